@@ -1,0 +1,24 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Shared fixtures: where the parity fixtures and the real public data lie, if they are there at all."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the parity fixtures; the test is skipped where they are absent."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("the parity fixtures (../shared/golden) are not on this machine")
+    return SHARED / "golden"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real public data; the test is skipped where it is absent."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the real public data (../shared/data) is not on this machine")
+    return SHARED / "data"
