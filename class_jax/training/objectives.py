@@ -1,0 +1,162 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""What a training step minimises: end-to-end training and stage-1 distillation, on whole batches.
+
+The batch is encoded and read in micro-batches: a `lax.scan` over a `jax.checkpoint`-ed body keeps one micro-batch's
+activations at a time and gives the gradients of the whole batch, so the losses may compare across it.
+Axes by the legend in `class_jax.models`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from class_jax import losses, scoring
+from class_jax.models.class_model import CLASS, Encoded
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """Settings of the losses.
+
+    Attributes:
+      alpha: weight of the retriever's losses (8 in the paper).
+      mean_over_question: end-to-end training divides multi-vector scores by the question's number of tokens (the
+        public code does, the paper's formula does not say so).
+      micro_batches: pieces in which a batch is encoded and read; must divide the questions of a device.
+      score_chunk: passages compared at a time in stage 1, or None for all at once.
+      align: include L_align in stage 1 (the ablation "-L_align" turns it off).
+    """
+
+    alpha: float = 8.0
+    mean_over_question: bool = True
+    micro_batches: int = 1
+    score_chunk: int | None = None
+    align: bool = True
+
+
+def in_micro_batches(function: Callable, count: int, key: jax.Array | None, *arrays: Any) -> Any:
+    """Maps `function(key, *pieces)` over `count` pieces of the leading axis, recomputing each piece backward.
+
+    Every result must have the pieces' leading axis. With one piece this is a plain call.
+    """
+    if count == 1:
+        return function(key, *arrays)
+
+    # Piece m takes every count-th row, so that an axis sharded over devices stays sharded within each piece.
+    def cut(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+
+    def glue(x: jax.Array) -> jax.Array:
+        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    keys = None if key is None else jax.random.split(key, count)
+
+    def body(_: None, piece: tuple) -> tuple:
+        piece_key, *piece_arrays = piece
+        return None, function(piece_key, *piece_arrays)
+
+    body = jax.checkpoint(body, prevent_cse=False)
+    return jax.tree.map(glue, jax.lax.scan(body, None, (keys, *jax.tree.map(cut, arrays)))[1])
+
+
+def encode_batch(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array | None) -> tuple[Encoded, Encoded]:
+    """Encodes each question [B or 2B, Q] once and each passage [B, N, P] once."""
+    question_key, passage_key = (None, None) if key is None else jax.random.split(key)
+    questions = model.encode_questions(batch["question_ids"], batch["question_lengths"], question_key)
+
+    def encode(key: jax.Array | None, ids: jax.Array, lengths: jax.Array) -> Encoded:
+        flat = model.encode_passages(ids.reshape(-1, ids.shape[-1]), lengths.reshape(-1), key)
+        return jax.tree.map(lambda x: x.reshape(*lengths.shape, *x.shape[1:]), flat)
+
+    arrays = (batch["passage_ids"], batch["passage_lengths"])
+    return questions, in_micro_batches(encode, config.micro_batches, passage_key, *arrays)
+
+
+def end_to_end(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
+    """L_e2e = L_reader + alpha * KL(P_ca || P_be) (section 3.2.2): stage 2 and all fine-tuning.
+
+    Args:
+      model: the model.
+      batch: question_ids [B, Q], question_lengths [B], passage_ids [B, N, P], passage_lengths [B, N],
+        answer_ids [B, A], answer_lengths [B].
+      config: the losses' settings.
+      key: dropout key, or None to leave dropout out.
+
+    Returns:
+      The loss, scalar, and its parts (and each question's loss, [B]).
+    """
+    encode_key, read_key = (None, None) if key is None else jax.random.split(key)
+    questions, passages = encode_batch(model, batch, config, encode_key)
+    scores = scoring.score_own(questions, passages, mean=config.mean_over_question)
+
+    def read(key: jax.Array | None, questions: Encoded, passages: Encoded, ids: jax.Array, lengths: jax.Array) -> tuple:
+        memory_key, decode_key = (None, None) if key is None else jax.random.split(key)
+        logits, attention = model.decode(model.read(questions, passages, memory_key), ids, decode_key)
+        return losses.token_cross_entropy(logits, ids, lengths), attention
+
+    arrays = (questions, passages, batch["answer_ids"], batch["answer_lengths"])
+    reader, attention = in_micro_batches(read, config.micro_batches, read_key, *arrays)
+    retriever = losses.reader_retriever_divergence(attention, scores)
+    per_question = reader + config.alpha * retriever
+    loss = per_question.mean()
+    return loss, {"reader": reader.mean(), "retriever": retriever.mean(), "per_question": per_question}
+
+
+def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
+    """L_stage1: distillation from the English teacher on parallel questions (section 3.1).
+
+    alpha * [KL(T || S_en) + KL(T || S_L) + KL(stop(S_en) || S_L)], scores over all passages of the global batch;
+    + token-mean cross-entropy of the 2B readings; + KL(stop(P_ans en) || P_ans L) of the B pairs; and, where the
+    teacher reads too, + KL(teacher's P_ca || P_ca) of the 2B readings.
+
+    Args:
+      model: the student.
+      batch: question_ids [2B, Q]: B English questions, then the B parallel ones; question_lengths [2B];
+        passage_ids [B, N, P], shared by a pair; passage_lengths [B, N]; answer_ids [2B, A], answer_lengths [2B];
+        teacher_scores [B, B * N]; optionally teacher_attention [B, N].
+      config: the losses' settings.
+      key: dropout key, or None.
+
+    Returns:
+      The loss, scalar, and its parts (and each pair's reading loss, [B]).
+    """
+    encode_key, read_key = (None, None) if key is None else jax.random.split(key)
+    questions, passages = encode_batch(model, batch, config, encode_key)
+    B = batch["passage_ids"].shape[0]
+    scores = scoring.score_all(questions, passages, chunk=config.score_chunk)
+    taught, aligned = losses.distillation(batch["teacher_scores"], scores[:B], scores[B:])
+
+    def read(key: jax.Array | None, pair: Any, passages: Encoded, teacher_attention: jax.Array | None) -> tuple:
+        """Reads micro-batches of b pairs: leaves of `pair` are [b, 2, ...]."""
+        questions, ids, lengths = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), pair)
+        passages = jax.tree.map(lambda x: jnp.concatenate([x, x]), passages)
+        memory_key, decode_key = (None, None) if key is None else jax.random.split(key)
+        logits, attention = model.decode(model.read(questions, passages, memory_key), ids, decode_key)
+        english, parallel = jnp.split(logits, 2)
+        alignment = losses.answer_alignment(english, parallel, lengths[: len(english)])
+        reader = losses.token_cross_entropy(logits, ids, lengths).reshape(2, -1).mean(axis=0)
+        if teacher_attention is None:
+            return reader, alignment, jnp.zeros_like(reader)
+        target = jnp.concatenate([teacher_attention, teacher_attention])
+        return reader, alignment, losses.attention_distillation(target, attention).reshape(2, -1).mean(axis=0)
+
+    pair = jax.tree.map(
+        lambda x: jnp.stack([x[:B], x[B:]], axis=1), (questions, batch["answer_ids"], batch["answer_lengths"])
+    )
+    arrays = (pair, passages, batch.get("teacher_attention"))
+    reader, answers, attention = in_micro_batches(read, config.micro_batches, read_key, *arrays)
+    if not config.align:
+        aligned, answers = jnp.zeros_like(aligned), jnp.zeros_like(answers)
+    loss = config.alpha * (taught + aligned) + (reader + answers + attention).mean()
+    metrics = {"reader": reader.mean(), "distillation": taught, "alignment": aligned}
+    metrics |= {"answer_alignment": answers.mean(), "attention": attention.mean(), "per_question": reader}
+    return loss, metrics
+
+
+OBJECTIVES = {"end_to_end": end_to_end, "stage1": stage1}

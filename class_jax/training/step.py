@@ -1,0 +1,107 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""The training state and the training step."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from class_jax.models.class_model import Params, create, merge, model_graph, split
+from class_jax.models.config import ModelConfig
+from class_jax.training import sharding
+from class_jax.training.objectives import OBJECTIVES, Batch, Metrics, ObjectiveConfig
+
+
+class TrainState(NamedTuple):
+    """What a step carries over.
+
+    Attributes:
+      step: steps taken, int32 scalar.
+      params: parameter tree, float32.
+      optimiser: state of the optimiser.
+      rng: raw PRNG key of the run, uint32 [2]; a step's dropout key is this folded with its number.
+    """
+
+    step: jax.Array
+    params: Params
+    optimiser: optax.OptState
+    rng: jax.Array
+
+
+def state_shardings(config: ModelConfig, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Where each part of the state lies on the mesh."""
+    everywhere = sharding.replicated(mesh)
+    params = sharding.param_shardings(config, mesh)
+    return TrainState(everywhere, params, sharding.optimiser_shardings(optimiser, config, mesh), everywhere)
+
+
+def init_state(
+    config: ModelConfig,
+    optimiser: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    seed: int = 0,
+    params: Params | None = None,
+) -> TrainState:
+    """A fresh state, made in place on the mesh; `params` (host or device arrays) replace the random ones."""
+
+    def make(params: Params | None) -> TrainState:
+        if params is None:
+            params = split(create(config, seed))[1]
+        return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), jax.random.PRNGKey(seed))
+
+    return jax.jit(make, out_shardings=state_shardings(config, optimiser, mesh))(params)
+
+
+def make_train_step(
+    config: ModelConfig,
+    objective: str,
+    objective_config: ObjectiveConfig,
+    optimiser: optax.GradientTransformation,
+    mesh: Mesh,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The compiled step: `state, metrics = step(state, batch)`; the old state's buffers are reused.
+
+    Args:
+      config: the model.
+      objective: "stage1" or "end_to_end"; see `class_jax.training.objectives`.
+      objective_config: settings of the losses.
+      optimiser: from `make_optimiser`.
+      mesh: the device mesh; the batch is cut along its first axis, scores and means are over the global batch.
+
+    Returns:
+      The step. Metrics are scalars (loss, its parts, grad_norm), and per_question [B] for naming a bad question.
+    """
+    graph = model_graph(config)
+    loss_function = OBJECTIVES[objective]
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        key = None if config.dropout_rate == 0.0 else key
+
+        def loss(params: Params) -> tuple[jax.Array, Metrics]:
+            return loss_function(merge(graph, params), batch, objective_config, key)
+
+        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, optimiser_state = optimiser.update(gradients, state.optimiser, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics |= {"loss": value, "grad_norm": optax.global_norm(gradients)}
+        return TrainState(state.step + 1, params, optimiser_state, state.rng), metrics
+
+    shardings = state_shardings(config, optimiser, mesh)
+    compiled = jax.jit(
+        step,
+        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with jax.set_mesh(mesh):
+            return compiled(state, batch)
+
+    run.lower = compiled.lower
+    return run
