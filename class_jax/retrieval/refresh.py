@@ -1,0 +1,337 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""The refresher: makes the next passage lists with newer weights in the background, while training goes on.
+
+The lists of version v are started at one step and taken over at a later one that the training loop chooses beforehand
+(`wait`), so that what a step sees never depends on how fast the machine is.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from class_jax.errors import InputError, nearest
+from class_jax.retrieval.encode import Encoder, Params, Tokens
+from class_jax.retrieval.exact import checked_exclude, exact_search
+from class_jax.retrieval.lists import NO_ROW, DamagedError, PassageLists, clear_unfinished, folder_of, remove, versions
+from class_jax.retrieval.scann_index import build_index, scann_search
+
+BACKENDS = ("exact", "scann")
+_LOG_SECONDS = 30.0
+_log = logging.getLogger(__name__)
+
+
+class _StoppedError(Exception):
+    """Raised inside the search when the refresher is closed."""
+
+
+@dataclasses.dataclass
+class _Refresh:
+    """One refresh under way, or adopted whole from the disk."""
+
+    version: int
+    step: int
+    thread: threading.Thread | None = None
+    lists: PassageLists | None = None
+    error: BaseException | None = None
+
+
+class Refresher:
+    """Publishes passage lists under one folder; nobody else may write there.
+
+    `start`, `wait`, `restore` and `close` are called from one thread, the training loop's.
+
+    Args:
+      folder: where the versions lie.
+      questions: token arrays of every row of the question table.
+      store: the token store.
+      encoder: the model's retriever.
+      k: passages per question.
+      backend: "exact" embeds and scores in a stream, "scann" builds an index and searches it.
+      allowed: [passages] bool, which passages may be retrieved; None allows all.
+      own: [questions] int, the passage that a question was made from, left out of its list; -1 for none.
+      questions_fingerprint: of the question table, written into the lists.
+      keep: newest versions kept on the disk.
+      protected: returns further versions that must stay, such as those that checkpoints name.
+      **search: settings of `exact_search`, or for "scann" of `build_index` and `scann_search`
+        (`batch_passages` and `buckets` go to both).
+
+    Raises:
+      InputError: for an unknown backend, or an `own` of the wrong length.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        questions: Sequence[np.ndarray],
+        store: Tokens,
+        encoder: Encoder,
+        k: int,
+        *,
+        backend: str = "exact",
+        allowed: np.ndarray | None = None,
+        own: np.ndarray | None = None,
+        questions_fingerprint: str = "",
+        keep: int = 2,
+        protected: Callable[[], Iterable[int]] | None = None,
+        **search: Any,
+    ):
+        if backend not in BACKENDS:
+            raise InputError(f"unknown backend {backend!r}", key="backend", remedy=nearest(backend, BACKENDS))
+        if keep < 1:
+            raise InputError(f"{keep} versions to keep", key="keep", remedy="keep at least 1")
+        self.folder, self.k, self.keep = Path(folder), k, keep
+        self._questions, self._store, self._encoder = questions, store, encoder
+        self._backend, self._allowed, self._search_settings = backend, allowed, search
+        self._own = checked_exclude(own, len(questions))
+        self._table = questions_fingerprint
+        self._protected = protected or (lambda: ())
+        self._current: PassageLists | None = None
+        self._refresh: _Refresh | None = None
+        self._closing = threading.Event()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        left = clear_unfinished(self.folder)
+        for path in self.folder.glob(".vectors-*"):
+            shutil.rmtree(path, ignore_errors=True)
+            left += 1
+        if left:
+            _log.info("removed %d unfinished files of an earlier run from %s", left, self.folder)
+
+    @property
+    def current(self) -> PassageLists | None:
+        """The lists that training uses now; None before the first."""
+        return self._current
+
+    @property
+    def pending(self) -> tuple[int, int] | None:
+        """(version, step of its weights) of the refresh that was started and not taken over yet, or None."""
+        return (self._refresh.version, self._refresh.step) if self._refresh else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the pending refresh is done (or failed), so that `wait` returns at once."""
+        return self._refresh is not None and not (self._refresh.thread and self._refresh.thread.is_alive())
+
+    def staleness(self, step: int) -> int:
+        """Returns the training steps between the weights that made the current lists and `step`.
+
+        Raises:
+          RuntimeError: if there are no current lists.
+        """
+        if self._current is None:
+            raise RuntimeError("no passage lists yet: start and wait first")
+        return step - self._current.step
+
+    def restore(self, version: int) -> PassageLists:
+        """Makes a version on the disk current: what a resumed run does with the version that its checkpoint names.
+
+        Raises:
+          InputError: if it is absent, damaged, or made for another corpus or question table.
+        """
+        self._current = self._checked(PassageLists.load(folder_of(self.folder, version), **self._fingerprints()))
+        return self._current
+
+    def adopt(self, lists: PassageLists) -> PassageLists:
+        """Publishes lists made elsewhere (BM25, a public file) as a version, and makes it current.
+
+        A version that lies on the disk already is restored instead, so that a resumed run sees the same lists.
+
+        Raises:
+          InputError: if they do not fit the table, k or the corpus, or the disk refuses the write.
+        """
+        found = self._whole(lists.version, lists.step)
+        if found is None:
+            for key, mine in self._fingerprints().items():
+                if getattr(lists, key) != mine:
+                    raise InputError(f"made for another {key}", key="lists", remedy="make them from this run's")
+            path = self._checked(lists).save(self.folder)
+            found = PassageLists.load(path, **self._fingerprints())
+        self._current = found
+        return found
+
+    def start(self, step: int, params: Params, version: int, rows: np.ndarray | None = None) -> None:
+        """Begins to make lists in a background thread, or adopts those of this version that lie on the disk whole.
+
+        Adoption makes a killed and resumed run see the lists that it saw before. A damaged version is made again.
+
+        Args:
+          step: training step of `params`.
+          params: weights; a private copy that the training step does not donate.
+          version: number of the new lists.
+          rows: question rows to refresh; the others keep their current lists, if any. None refreshes all.
+
+        Raises:
+          InputError: if this version lies on the disk with another step, corpus, question table or shape.
+          RuntimeError: if a refresh is pending.
+        """
+        if self._refresh is not None:
+            raise RuntimeError(f"lists version {self._refresh.version} are pending: wait for them first")
+        self._closing.clear()
+        lists = self._whole(version, step)
+        if lists is not None:
+            _log.info("passage lists version %d (step %d) lie on the disk: taken as they are", version, step)
+            self._refresh = _Refresh(version, step, lists=lists)
+            return
+        refresh = _Refresh(version, step)
+        # JAX keeps the mesh in context per thread.
+        work = functools.partial(self._run, refresh, params, rows, self._current, jax.sharding.get_mesh())
+        refresh.thread = threading.Thread(target=work, name=f"refresh-{version}", daemon=True)
+        self._refresh = refresh
+        refresh.thread.start()
+
+    def wait(self) -> PassageLists:
+        """Returns the pending lists once they are whole and makes them current; without any, the current ones.
+
+        Raises:
+          RuntimeError: if nothing is pending and there are no current lists.
+          Exception: what stopped the background thread; the current lists stay.
+        """
+        refresh, self._refresh = self._refresh, None
+        if refresh is not None:
+            if refresh.thread is not None:
+                try:
+                    refresh.thread.join()
+                except BaseException:
+                    self._refresh = refresh
+                    raise
+            if refresh.error is not None:
+                raise refresh.error
+            self._current = refresh.lists
+        if self._current is None:
+            raise RuntimeError("no passage lists yet: start first")
+        return self._current
+
+    def close(self) -> None:
+        """Stops a pending refresh at its next batch; what it made so far is dropped."""
+        self._closing.set()
+        refresh, self._refresh = self._refresh, None
+        if refresh is not None and refresh.thread is not None:
+            refresh.thread.join()
+
+    def __enter__(self) -> "Refresher":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _run(
+        self,
+        refresh: _Refresh,
+        params: Params,
+        rows: np.ndarray | None,
+        old: PassageLists | None,
+        mesh: jax.sharding.Mesh,
+    ) -> None:
+        try:
+            begun = time.monotonic()
+            with contextlib.nullcontext() if mesh.empty else jax.set_mesh(mesh):
+                found = self._search(refresh, params, rows)
+            lists = self._merged(refresh, rows, old, *found)
+            path = lists.save(self.folder)
+            refresh.lists = PassageLists.load(path, **self._fingerprints())
+            self._prune(old)
+            seconds = time.monotonic() - begun
+            _log.info("published passage lists version %d (step %d) in %.0f s", refresh.version, refresh.step, seconds)
+        except _StoppedError:
+            _log.info("refresh of passage lists version %d stopped", refresh.version)
+        except BaseException as error:
+            refresh.error = error
+
+    def _search(self, refresh: _Refresh, params: Params, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.arange(len(self._questions)) if rows is None else rows
+        questions, own = [self._questions[int(row)] for row in rows], self._own[rows]
+        given = self._encoder, params, self._store
+        if self._backend == "exact":
+            settings = {"report": self._reporter(refresh, "scored"), "progress": False, **self._search_settings}
+            return exact_search(*given, questions, self.k, allowed=self._allowed, exclude=own, **settings)
+        building, searching = self._scann_settings()
+        report = self._reporter(refresh, "embedded")
+        index = build_index(*given, k=self.k, allowed=self._allowed, scratch=self.folder, report=report, **building)
+        report = self._reporter(refresh, "scored in full")
+        return scann_search(index, *given, questions, self.k, exclude=own, report=report, **searching)
+
+    def _scann_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Splits the search settings into those of `build_index` and those of `scann_search`."""
+        build_only, both = {"settings", "model"}, {"batch_passages", "buckets"}
+        building = {key: value for key, value in self._search_settings.items() if key in build_only | both}
+        return building, {key: value for key, value in self._search_settings.items() if key not in build_only}
+
+    def _merged(
+        self,
+        refresh: _Refresh,
+        rows: np.ndarray | None,
+        old: PassageLists | None,
+        found_rows: np.ndarray,
+        found_scores: np.ndarray,
+    ) -> PassageLists:
+        if rows is not None:
+            shape = len(self._questions), self.k
+            all_rows = np.full(shape, NO_ROW, np.int64) if old is None else np.array(old.rows)
+            all_scores = np.full(shape, -np.inf, np.float32) if old is None else np.array(old.scores)
+            all_rows[rows], all_scores[rows] = found_rows, found_scores
+            found_rows, found_scores = all_rows, all_scores
+        named = {"version": refresh.version, "step": refresh.step}
+        return PassageLists(found_rows, found_scores, **named, **self._fingerprints())
+
+    def _reporter(self, refresh: _Refresh, what: str) -> Callable[[int, int], None]:
+        begun = last = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            if self._closing.is_set():
+                raise _StoppedError
+            now = time.monotonic()
+            if now - last >= _LOG_SECONDS:
+                last, rate = now, done / (now - begun)
+                message = "passage lists version %d: %d of %d passages %s, %.0f a second, %.0f s left"
+                _log.info(message, refresh.version, done, total, what, rate, (total - done) / rate)
+
+        return report
+
+    def _fingerprints(self) -> dict[str, str]:
+        return {"corpus": self._store.fingerprint, "questions": self._table}
+
+    def _whole(self, version: int, step: int) -> PassageLists | None:
+        """Opens a version on the disk; None where it is absent or damaged (then it is cleared)."""
+        path = folder_of(self.folder, version)
+        if not path.exists():
+            return None
+        try:
+            lists = self._checked(PassageLists.load(path, **self._fingerprints()))
+        except DamagedError as error:
+            _log.warning("%s: made again", error)
+            remove(self.folder, version)
+            return None
+        if lists.step != step:
+            raise InputError(
+                f"made at step {lists.step}, not {step}", file=path, remedy="delete the lists of the earlier run"
+            )
+        return lists
+
+    def _checked(self, lists: PassageLists) -> PassageLists:
+        wanted = (len(self._questions), self.k)
+        if lists.rows.shape != wanted:
+            raise InputError(
+                f"lists version {lists.version} are {lists.rows.shape} (questions, passages), not {wanted}",
+                file=folder_of(self.folder, lists.version),
+                remedy="delete the lists of the earlier run",
+            )
+        return lists
+
+    def _prune(self, in_use: PassageLists | None) -> None:
+        """Deletes old versions, but not the newest `keep`, the one in use, nor the protected."""
+        found = versions(self.folder)
+        stay = {*found[-self.keep :], *self._protected(), *(() if in_use is None else (in_use.version,))}
+        for version in found:
+            if version not in stay:
+                remove(self.folder, version)
