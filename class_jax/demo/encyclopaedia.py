@@ -1,0 +1,547 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""The embedded encyclopaedia: a small multilingual corpus and its questions, made from tables of facts.
+
+`data/` holds entities (a name per language), facts (subject, relation, object) and, per language, the
+sentences and questions of each relation (`data/README.md`). From them `build_encyclopaedia` writes what
+the corpus and synthesis rooms make from dumps: passages, anchors, language links, stage-1 pairs (paper
+section 3.1), stage-2 questions made from anchors (section 3.2), and held-out questions with their passages.
+
+A fact is told on more than one page: on its subject's, and on its object's or, where the object is a
+number, on that of an entity near the subject. So the answer can still be found when the passage that a
+stage-2 question was made from is left out of its own list.
+
+Command line: ``python -m class_jax.demo.encyclopaedia OUT``.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from class_jax.corpus.passages import Passage, write_passages
+from class_jax.errors import InputError, nearest
+from class_jax.files import replacing
+
+ENGLISH = "en"
+QUESTION_LANGUAGES = ("ar", "bn", "fi", "ja", "ko", "ru", "te")
+"""The languages that questions are asked in: those of XOR-TyDi QA."""
+LANGUAGES = (ENGLISH, *QUESTION_LANGUAGES)
+
+RELATIONS = {
+    "capital": ("country", "city"),
+    "continent": ("country", "continent"),
+    "official_language": ("country", "language"),
+    "currency": ("country", "currency"),
+    "independence_year": ("country", None),
+    "country_of_city": ("city", "country"),
+    "river_country": ("river", "country"),
+    "river_city": ("river", "city"),
+    "river_mouth": ("river", "sea"),
+    "river_length": ("river", None),
+    "mountain_country": ("mountain", "country"),
+    "mountain_height": ("mountain", None),
+    "birth_year": ("person", None),
+    "death_year": ("person", None),
+    "birth_city": ("person", "city"),
+    "person_country": ("person", "country"),
+    "occupation": ("person", "occupation"),
+    "author": ("work", "person"),
+    "work_year": ("work", None),
+}
+"""Relation -> (type of the subject, type of the object; None where it is a number)."""
+
+_TYPES = {kind for pair in RELATIONS.values() for kind in pair if kind}
+# Where a number is told a second time: on the page of the first of these relations' objects that is known.
+_NEAR = {
+    "independence_year": ("capital",),
+    "river_length": ("river_city", "river_country", "river_mouth"),
+    "mountain_height": ("mountain_country",),
+    "birth_year": ("birth_city", "person_country", "occupation"),
+    "death_year": ("birth_city", "person_country", "occupation"),
+    "work_year": ("author",),
+}
+# A page of more words is spread evenly over several passages, each below 200 tokens; Korean packs more into a word.
+_PASSAGE_WORDS = {**dict.fromkeys(LANGUAGES, 50), "ko": 40}
+_UNSPACED = {"ja": 2}  # languages without blanks between words: characters counted as one word
+_HELD_OUT = 98  # held-out questions per language
+_UNSEEN = 0.15  # share of them whose fact no training question asks
+_MASK = "_X_"
+_LINK = re.compile(r"\[\[([a-z0-9_]*)\|([^\[\]|]+)\]\]")
+_SLOT = re.compile(r"\{([so])\}")
+
+
+class Fact(NamedTuple):
+    """`object` is an entity's id, or a number in digits."""
+
+    subject: str
+    relation: str
+    object: str
+
+
+class Link(NamedTuple):
+    """A name or number in a sentence, `text[start:end]`; `target` is the entity's id, empty for a number."""
+
+    start: int
+    end: int
+    surface: str
+    target: str
+
+
+class Telling(NamedTuple):
+    """A sentence of a page, in no language yet: the fact (None: the lead) and which wording tells it."""
+
+    page: str
+    fact: Fact | None
+    wording: str
+    variant: int
+
+
+class Sentence(NamedTuple):
+    """A sentence in one language, with its links."""
+
+    telling: Telling
+    text: str
+    links: tuple[Link, ...]
+
+
+class PagePassage(NamedTuple):
+    """Some consecutive sentences of a page in one language."""
+
+    id: str
+    language: str
+    page: str
+    sentences: tuple[Sentence, ...]
+
+
+class Asked(NamedTuple):
+    """A fact asked for its object (`direction` "object") or for its subject ("subject")."""
+
+    fact: Fact
+    direction: str
+
+    @property
+    def answer(self) -> str:
+        """The entity or number asked for."""
+        return self.fact.object if self.direction == "object" else self.fact.subject
+
+    @property
+    def given(self) -> str:
+        """The entity or number that the question names."""
+        return self.fact.subject if self.direction == "object" else self.fact.object
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The data folder.
+
+    Attributes:
+      types: entity id -> type, in the order of the files.
+      names: entity id -> language -> name.
+      facts: all facts, in the order of the file.
+      templates: language -> the content of its JSON file.
+    """
+
+    types: dict[str, str]
+    names: dict[str, dict[str, str]]
+    facts: tuple[Fact, ...]
+    templates: dict[str, dict[str, Any]]
+
+    def name(self, entity_or_number: str, language: str) -> str:
+        """Returns an entity's name in a language; a number stands for itself."""
+        return self.names[entity_or_number][language] if entity_or_number in self.names else entity_or_number
+
+
+def build_encyclopaedia(folder: str | os.PathLike, data: Traversable | None = None) -> dict[str, Any]:
+    """Writes the corpus and its questions into `folder`, the same bytes every time.
+
+    Files: `passages.tsv`, `passage_languages.tsv`, `anchors.jsonl`, `langlinks.tsv`, `parallel.tsv`,
+    `anchor_questions.tsv`, `anchor_questions.passages.tsv`, `heldout.jsonl`, `heldout_english.jsonl`,
+    `heldout_gold.jsonl`; `data/README.md` describes each.
+
+    Args:
+      folder: made where it is missing; other files in it stay.
+      data: the folder of tables; those of the package if None.
+
+    Returns:
+      `entities`, `facts`, and `languages`: language -> numbers of passages, sentences, anchors, parallel
+      pairs, anchor questions, held-out questions and, among these, unseen ones.
+
+    Raises:
+      InputError: with file and line or key, where the tables are wrong; or when the disk refuses a write.
+    """
+    folder = Path(folder)
+    tables = load_tables(data)
+    passages = _passages(tables)
+    tellers: dict[Fact, list[PagePassage]] = defaultdict(list)
+    for passage in passages:
+        for fact in dict.fromkeys(sentence.telling.fact for sentence in passage.sentences):
+            if fact is not None:
+                tellers[fact].append(passage)
+    held_out, unseen = _held_out(tables)
+    counts = {language: Counter() for language in LANGUAGES}
+    for passage in passages:
+        counts[passage.language].update(passages=1, sentences=len(passage.sentences))
+    _write_corpus(folder, tables, passages, counts)
+    _write_rows(folder / "parallel.tsv", _parallel(passages, counts))
+    _write_anchor_questions(folder, tables, tellers, unseen, counts)
+    _write_held_out(folder, tables, tellers, held_out, unseen, counts)
+    columns = ("passages", "sentences", "anchors", "parallel", "anchor_questions", "heldout", "unseen")
+    return {
+        "entities": len(tables.types),
+        "facts": len(tables.facts),
+        "languages": {language: {key: counts[language][key] for key in columns} for language in LANGUAGES},
+    }
+
+
+def load_tables(data: Traversable | None = None) -> Tables:
+    """Reads and checks the data folder (the package's own if None).
+
+    Raises:
+      InputError: a wrong header or number of columns, an unknown type, relation or entity, a name that is
+        empty, taken or not NFC, a second object of a relation, a template with the wrong slots.
+    """
+    data = resources.files("class_jax.demo").joinpath("data") if data is None else data
+    types, names = _load_entities(data)
+    facts = _load_facts(data / "facts.tsv", types)
+    return Tables(types, names, facts, {language: _load_templates(data, language) for language in LANGUAGES})
+
+
+def _load_entities(data: Traversable) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    types: dict[str, str] = {}
+    names: dict[str, dict[str, str]] = {}
+    taken: dict[tuple[str, str], str] = {}
+    files = (f for f in data.iterdir() if f.name.startswith("entities_") and f.name.endswith(".tsv"))
+    for file in sorted(files, key=lambda f: f.name):
+        for line, (entity, kind, *row) in _rows(file, ("id", "type", *LANGUAGES)):
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", entity) or entity in types:
+                problem = "a second entity of this id" if entity in types else "not an id"
+                raise InputError(problem, file=file.name, line=line, key=entity, remedy="use a new lower_snake_case id")
+            if kind not in _TYPES:
+                raise InputError("unknown type", file=file.name, line=line, key=kind, remedy=nearest(kind, _TYPES))
+            for language, name in zip(LANGUAGES, row, strict=True):
+                other = taken.setdefault((language, name), entity)
+                if other != entity or not unicodedata.is_normalized("NFC", name) or re.search(r"[\[\]|{}]", name):
+                    problem = f"{name!r} is " + (f"{other}'s name too" if other != entity else "not NFC or has markup")
+                    raise InputError(problem, file=file.name, line=line, key=language, remedy="change the name")
+            types[entity] = kind
+            names[entity] = dict(zip(LANGUAGES, row, strict=True))
+    return types, names
+
+
+def _load_facts(file: Traversable, types: dict[str, str]) -> tuple[Fact, ...]:
+    facts: dict[tuple[str, str], Fact] = {}
+    for line, row in _rows(file, Fact._fields):
+        fact = Fact(*row)
+        if fact.relation not in RELATIONS:
+            remedy = nearest(fact.relation, RELATIONS)
+            raise InputError("unknown relation", file=file.name, line=line, key=fact.relation, remedy=remedy)
+        subject_type, object_type = RELATIONS[fact.relation]
+        for entity, kind in ((fact.subject, subject_type), (fact.object, object_type)):
+            if kind is None and not re.fullmatch("[0-9]+", entity):
+                raise InputError("not a number", file=file.name, line=line, key=entity, remedy="write ASCII digits")
+            if kind is not None and types.get(entity) != kind:
+                remedy = nearest(entity, (e for e, t in types.items() if t == kind))
+                raise InputError(f"no {kind} of this id", file=file.name, line=line, key=entity, remedy=remedy)
+        if facts.setdefault(fact[:2], fact) is not fact:
+            remedy = "keep one object per subject and relation"
+            raise InputError("told twice", file=file.name, line=line, key=f"{fact[0]} {fact[1]}", remedy=remedy)
+    return tuple(facts.values())
+
+
+def _load_templates(data: Traversable, language: str) -> dict[str, Any]:
+    file = data / "templates" / f"{language}.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't be read ({error})", file=file.name) from error
+    wanted = {("lead", kind): (content.get("lead", {}).get(kind), "s") for kind in _TYPES}
+    for relation, (_, object_type) in RELATIONS.items():
+        given = content.get("relations", {}).get(relation, {})
+        keys = {"statements": "os", **({"reverse": "os"} if object_type else {})}
+        if language != ENGLISH:
+            keys |= {"ask_object": "s", "heldout_object": "s"}
+            keys |= {"ask_subject": "o", "heldout_subject": "o"} if "ask_subject" in given else {}
+        wanted |= {(relation, key): (given.get(key), slots) for key, slots in keys.items()}
+    for (relation, key), (texts, slots) in wanted.items():
+        several = key in ("statements", "reverse", "ask_object", "ask_subject")
+        texts = texts if several and isinstance(texts, list) else [texts]
+        if len(texts) != (2 if several else 1) or any(not isinstance(text, str) for text in texts):
+            problem = "two texts are needed" if several else "a text is needed"
+            raise InputError(problem, file=file.name, key=f"{relation}.{key}")
+        for text in texts:
+            if "".join(sorted(_SLOT.findall(text))) != slots:
+                problem = f"the slots of {text!r} are not " + " and ".join(f"{{{s}}}" for s in slots)
+                raise InputError(problem, file=file.name, key=f"{relation}.{key}", remedy="name each slot once")
+    return content
+
+
+def _rows(file: Traversable, header: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't be read ({error})", file=file.name) from error
+    for line, text in enumerate(lines, start=1):
+        row = text.split("\t")
+        if line == 1 and tuple(row) != header:
+            raise InputError("wrong header", file=file.name, line=line, remedy="write " + "<TAB>".join(header))
+        if len(row) != len(header) or any(cell != cell.strip() or not cell for cell in row):
+            problem = f"{len(row)} columns instead of {len(header)}, or an empty or padded one"
+            raise InputError(problem, file=file.name, line=line)
+        if line > 1:
+            yield line, row
+
+
+def _hash(*parts: str) -> int:
+    return int.from_bytes(hashlib.sha256("\t".join(parts).encode()).digest()[:8], "big")
+
+
+def _pages(tables: Tables) -> dict[str, list[Telling]]:
+    """Plans what each entity's page tells: the lead, its own facts, then what others' facts say of it."""
+    objects = {fact[:2]: fact.object for fact in tables.facts}
+    own = {entity: [Telling(entity, None, "lead", 0)] for entity in tables.types}
+    others: dict[str, list[Telling]] = defaultdict(list)
+    for fact in tables.facts:
+        variant = _hash(*fact) % 2
+        own[fact.subject].append(Telling(fact.subject, fact, "statements", variant))
+        if fact.object in tables.types:
+            others[fact.object].append(Telling(fact.object, fact, "reverse", variant))
+            continue
+        near = [objects[key] for r in _NEAR[fact.relation] if (key := (fact.subject, r)) in objects]
+        if near:
+            others[near[0]].append(Telling(near[0], fact, "statements", 1 - variant))
+    return {entity: own[entity] + others[entity] for entity in tables.types}
+
+
+def _sentence(tables: Tables, telling: Telling, language: str) -> Sentence:
+    templates = tables.templates[language]
+    if telling.fact is None:
+        template, slots = templates["lead"][tables.types[telling.page]], {"s": telling.page}
+    else:
+        template = templates["relations"][telling.fact.relation][telling.wording][telling.variant]
+        slots = {"s": telling.fact.subject, "o": telling.fact.object}
+
+    def marked(slot: re.Match) -> str:
+        value = slots[slot[1]]
+        name = tables.name(value, language)
+        # English names such as "United States" take an article that is no part of the name.
+        article = "the " if name in templates.get("article", ()) else ""
+        target = value if value in tables.types else ""
+        return f"{article if slot.start() else article.capitalize()}[[{target}|{name}]]"
+
+    return Sentence(telling, *_read_links(_SLOT.sub(marked, template)))
+
+
+def _read_links(marked: str) -> tuple[str, tuple[Link, ...]]:
+    """Splits `... [[target|surface]] ...` into plain text and its links."""
+    text, end, links = "", 0, []
+    for match in _LINK.finditer(marked):
+        text += marked[end : match.start()]
+        links.append(Link(len(text), len(text) + len(match[2]), match[2], match[1]))
+        text += match[2]
+        end = match.end()
+    return text + marked[end:], tuple(links)
+
+
+def _passages(tables: Tables) -> list[PagePassage]:
+    passages: list[PagePassage] = []
+    pages = _pages(tables)
+    for language in LANGUAGES:
+        for page, tellings in pages.items():
+            for sentences in _split([_sentence(tables, telling, language) for telling in tellings], language):
+                passages.append(PagePassage(str(len(passages) + 1), language, page, tuple(sentences)))
+    return passages
+
+
+def _split(sentences: list[Sentence], language: str) -> Iterator[list[Sentence]]:
+    """Spreads a page's sentences evenly over as few passages of about `_PASSAGE_WORDS` words as hold them."""
+    size = _UNSPACED.get(language)
+    words = [len(s.text) / size if size else len(s.text.split()) for s in sentences]
+    share = sum(words) / math.ceil(sum(words) / _PASSAGE_WORDS[language])
+    groups: dict[int, list[Sentence]] = defaultdict(list)
+    before = 0.0
+    for sentence, count in zip(sentences, words, strict=True):
+        groups[int(before / share)].append(sentence)
+        before += count
+    yield from groups.values()
+
+
+def _write_corpus(folder: Path, tables: Tables, passages: list[PagePassage], counts: dict[str, Counter]) -> None:
+    write_passages(
+        folder / "passages.tsv",
+        (
+            Passage(
+                passage.id,
+                ("" if passage.language in _UNSPACED else " ").join(s.text for s in passage.sentences),
+                tables.name(passage.page, passage.language),
+            )
+            for passage in passages
+        ),
+    )
+    languages = ((passage.id, passage.language, passage.page) for passage in passages)
+    _write_rows(folder / "passage_languages.tsv", [("id", "language", "page"), *languages])
+    titles = [(lang, n[lang], n[ENGLISH]) for lang in QUESTION_LANGUAGES for n in tables.names.values()]
+    _write_rows(folder / "langlinks.tsv", [("language", "title", "english"), *titles])
+    _write_json_lines(folder / "anchors.jsonl", _anchors(passages, counts))
+
+
+def _anchors(passages: list[PagePassage], counts: dict[str, Counter]) -> Iterator[dict[str, Any]]:
+    """Yields the links to other pages; as on Wikipedia, no page links to itself."""
+    for passage in passages:
+        place = {"language": passage.language, "page": passage.page, "passage": passage.id}
+        for sentence in passage.sentences:
+            for link in sentence.links:
+                if link.target not in ("", passage.page):
+                    counts[passage.language]["anchors"] += 1
+                    yield {**place, "sentence": sentence.text, **link._asdict()}
+
+
+def _parallel(passages: list[PagePassage], counts: dict[str, Counter]) -> Iterator[tuple[str, ...]]:
+    """Yields stage-1 rows: an English sentence with one name or number masked, beside the whole sentence of
+    the same page in another language (paper section 3.1)."""
+    sentences: dict[str, list[Sentence]] = defaultdict(list)
+    for passage in passages:
+        sentences[passage.language] += passage.sentences
+    for language in QUESTION_LANGUAGES:
+        for english, other in zip(sentences[ENGLISH], sentences[language], strict=True):
+            for link in english.links if english.telling.fact else ():
+                start, end = english.text[: link.start], english.text[link.end :]
+                if link.surface in start or link.surface in end:
+                    continue  # "Brazil" stands in "Brazilian real" too: the cloze would give it away
+                counts[language]["parallel"] += 1
+                number = f"{language}-{counts[language]['parallel']}"
+                yield number, start + _MASK + end, other.text, link.surface
+
+
+def _askable(tables: Tables) -> list[Asked]:
+    """Returns what can be asked: every object, and every subject that no other shares its object with."""
+    sharing = Counter(fact[1:] for fact in tables.facts)
+    asked = []
+    for fact in tables.facts:
+        asked.append(Asked(fact, "object"))
+        wordings = [tables.templates[language]["relations"][fact.relation] for language in QUESTION_LANGUAGES]
+        if sharing[fact[1:]] == 1 and all("ask_subject" in wording for wording in wordings):
+            asked.append(Asked(fact, "subject"))
+    return asked
+
+
+def _held_out(tables: Tables) -> tuple[list[Asked], set[Asked]]:
+    """Draws the held-out questions by a fixed hash, in turn from every relation and direction.
+
+    Returns:
+      The questions, and those among them that no training question asks.
+    """
+    groups: dict[tuple[str, str], list[Asked]] = defaultdict(list)
+    for asked in sorted(_askable(tables), key=lambda a: _hash("held out", *a.fact, a.direction)):
+        groups[asked.fact.relation, asked.direction].append(asked)
+    turns = sorted((turn, key, asked) for key, group in groups.items() for turn, asked in enumerate(group))
+    drawn = [asked for _, _, asked in turns[:_HELD_OUT]]
+    ranked = sorted(drawn, key=lambda a: _hash("unseen", *a.fact, a.direction))
+    return drawn, set(ranked[: round(_UNSEEN * len(drawn))])
+
+
+def _question(tables: Tables, asked: Asked, language: str, wording: str, variant: int | None = None) -> str:
+    template = tables.templates[language]["relations"][asked.fact.relation][f"{wording}_{asked.direction}"]
+    template = template if variant is None else template[variant]
+    return _SLOT.sub(lambda _: tables.name(asked.given, language), template)
+
+
+def _write_anchor_questions(
+    folder: Path,
+    tables: Tables,
+    tellers: dict[Fact, list[PagePassage]],
+    unseen: set[Asked],
+    counts: dict[str, Counter],
+) -> None:
+    """Writes stage 2's questions; a fact's two phrasings come from two passages where two tell it."""
+    rows, sources = [], []
+    for language in QUESTION_LANGUAGES:
+        for asked in (asked for asked in _askable(tables) if asked not in unseen):
+            # First a page on which the answer is an anchor, so not the answer's own page.
+            places = sorted(
+                (p for p in tellers[asked.fact] if p.language == language), key=lambda p: p.page == asked.answer
+            )
+            for variant in range(2):
+                counts[language]["anchor_questions"] += 1
+                number = f"{language}-{counts[language]['anchor_questions']}"
+                question = _question(tables, asked, language, "ask", variant)
+                rows.append((number, question, tables.name(asked.answer, language)))
+                sources.append((number, places[variant % len(places)].id))
+    _write_rows(folder / "anchor_questions.tsv", rows)
+    _write_rows(folder / "anchor_questions.passages.tsv", sources)
+
+
+def _write_held_out(
+    folder: Path,
+    tables: Tables,
+    tellers: dict[Fact, list[PagePassage]],
+    held_out: list[Asked],
+    unseen: set[Asked],
+    counts: dict[str, Counter],
+) -> None:
+    local, english, gold = [], [], []
+    for language in QUESTION_LANGUAGES:
+        for number, asked in enumerate(held_out, start=1):
+            counts[language].update(heldout=1, unseen=asked in unseen)
+            record = {
+                "id": f"{language}-h{number}",
+                "question": _question(tables, asked, language, "heldout"),
+                "answers": [tables.name(asked.answer, language)],
+                "lang": language,
+                "split": "dev",
+                "fact": "unseen" if asked in unseen else "seen",
+            }
+            local.append(record)
+            english.append({**record, "answers": [tables.name(asked.answer, ENGLISH)]})
+            places = tellers[asked.fact]
+            gold.append(
+                {
+                    "id": record["id"],
+                    "passages": [p.id for p in places],
+                    "english": [p.id for p in places if p.language == ENGLISH],
+                }
+            )
+    _write_json_lines(folder / "heldout.jsonl", local)
+    _write_json_lines(folder / "heldout_english.jsonl", english)
+    _write_json_lines(folder / "heldout_gold.jsonl", gold)
+
+
+def _write_rows(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
+    with replacing(path) as f:
+        f.writelines("\t".join(row) + "\n" for row in rows)
+
+
+def _write_json_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    with replacing(path) as f:
+        f.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Builds the encyclopaedia and prints its counts; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m class_jax.demo.encyclopaedia", description=__doc__.split("\n")[0])
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write into")
+    try:
+        counts = build_encyclopaedia(parser.parse_args(arguments).out)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{counts['entities']} entities, {counts['facts']} facts")
+    columns = list(counts["languages"][ENGLISH])
+    print("language".ljust(10) + "".join(column.rjust(len(column) + 2) for column in columns))
+    for language, row in counts["languages"].items():
+        print(language.ljust(10) + "".join(str(row[column]).rjust(len(column) + 2) for column in columns))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
