@@ -36,10 +36,11 @@ def maxsim(
     """
 
     def scores(vectors: jax.Array, mask: jax.Array) -> jax.Array:
-        # The product's own order of axes: moving M before Q would copy the largest array here.
-        match = jnp.einsum("bqk,mpk->bqmp", query_vectors, vectors, preferred_element_type=jnp.float32)
-        best = jnp.where(mask, match, PADDED).max(axis=-1)
-        return jnp.where(query_mask[..., None], best, 0.0).sum(axis=1)
+        # Axes stay in the product's own order, b q m p: moving M before Q would copy the largest array here.
+        where = _best_token(jnp.einsum("bqk,mpk->bqmp", *map(jax.lax.stop_gradient, (query_vectors, vectors))), mask)
+        best = vectors[jnp.arange(len(vectors)), where]  # [B, Q, M, K]
+        match = jnp.einsum("bqk,bqmk->bqm", query_vectors, best, preferred_element_type=jnp.float32)
+        return jnp.where(query_mask[..., None], match, 0.0).sum(axis=1)
 
     M = passage_vectors.shape[0]
     if chunk is None or chunk >= M:
@@ -65,9 +66,11 @@ def maxsim_own(
     mean: bool = False,
 ) -> jax.Array:
     """As `maxsim`, each question with its own passages [B, N, P, K] alone: scores [B, N]."""
-    match = jnp.einsum("bqk,bnpk->bqnp", query_vectors, passage_vectors, preferred_element_type=jnp.float32)
-    best = jnp.where(passage_mask[:, None], match, PADDED).max(axis=-1)
-    total = jnp.where(query_mask[..., None], best, 0.0).sum(axis=1)
+    queries, passages = map(jax.lax.stop_gradient, (query_vectors, passage_vectors))
+    where = _best_token(jnp.einsum("bqk,bnpk->bqnp", queries, passages), passage_mask[:, None])  # [B, Q, N]
+    best = jnp.take_along_axis(passage_vectors, where.swapaxes(1, 2)[..., None], axis=2)  # [B, N, Q, K]
+    match = jnp.einsum("bqk,bnqk->bqn", query_vectors, best, preferred_element_type=jnp.float32)
+    total = jnp.where(query_mask[..., None], match, 0.0).sum(axis=1)
     return total / query_mask.sum(-1)[:, None] if mean else total
 
 
@@ -98,3 +101,17 @@ def score_own(questions: Encoded, passages: Encoded, *, mean: bool = False) -> j
     if questions.vectors.ndim == 2:
         return dense_own(questions.vectors, passages.vectors)
     return maxsim_own(questions.vectors, questions.mask, passages.vectors, passages.mask, mean=mean)
+
+
+def _best_token(match: jax.Array, passage_mask: jax.Array) -> jax.Array:
+    """Index of the best passage token, [..., P] -> [...].
+
+    The scores are then computed anew from the chosen vectors alone: the gradient of a maximum over [B, Q, M, P]
+    would hold several arrays of that size, that of a look-up holds [B, Q, M, K]. Two reductions, because XLA's argmax
+    on a CPU is many times slower than a maximum.
+    """
+    P = match.shape[-1]
+    match = jnp.where(passage_mask, match, PADDED)
+    best = match.max(axis=-1, keepdims=True)
+    # Scores that are not numbers equal nothing: the clip keeps the index in range, and the score stays NaN.
+    return jnp.minimum(jnp.where(match == best, jnp.arange(P), P).min(axis=-1), P - 1)

@@ -36,7 +36,7 @@ def greedy(model: CLASS, memory: Memory, max_tokens: int, *, eos_id: int = 1) ->
     B = memory.states.shape[0]
     config = model.config
     cross = _cross_keys_values(model, memory)
-    shape = (config.num_decoder_layers, B, max_tokens, config.num_heads, config.d_kv)
+    shape = (config.num_decoder_layers, B, config.num_heads, max_tokens, config.d_kv)
     cache = (jnp.zeros(shape, memory.states.dtype), jnp.zeros(shape, memory.states.dtype))
     bias = model.decoder.relative_bias(max_tokens, max_tokens)
     bias += jnp.where(jnp.tril(jnp.ones((max_tokens, max_tokens), bool)), 0.0, nn.MASKED)
@@ -72,7 +72,7 @@ def greedy(model: CLASS, memory: Memory, max_tokens: int, *, eos_id: int = 1) ->
 
 
 def _cross_keys_values(model: CLASS, memory: Memory) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Keys and values of every decoder layer [L, B, S, H, K] and the mask's bias [B, 1, 1, S]."""
+    """Keys and values of every decoder layer [L, B, H, S, K] and the mask's bias [B, 1, 1, S]."""
     B, N, T, D = memory.states.shape
     states = memory.states.reshape(B, N * T, D)
     graph, params = nnx.split(model.decoder.layers.cross_attention)

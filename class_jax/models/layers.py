@@ -121,18 +121,18 @@ class Attention(nnx.Module):
         self.rate = config.dropout_rate
 
     def queries(self, x: jax.Array) -> jax.Array:
-        """[..., T, D] -> [..., T, H, K]."""
-        return jnp.einsum("...td,dhk->...thk", x, self.q.kernel[...].astype(x.dtype))
+        """[..., T, D] -> [..., H, T, K]."""
+        return jnp.einsum("...td,dhk->...htk", x, self.q.kernel[...].astype(x.dtype))
 
     def keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[..., S, D] -> two of [..., S, H, K]."""
-        k = jnp.einsum("...sd,dhk->...shk", x, self.k.kernel[...].astype(x.dtype))
-        v = jnp.einsum("...sd,dhk->...shk", x, self.v.kernel[...].astype(x.dtype))
+        """[..., S, D] -> two of [..., H, S, K]."""
+        k = jnp.einsum("...sd,dhk->...hsk", x, self.k.kernel[...].astype(x.dtype))
+        v = jnp.einsum("...sd,dhk->...hsk", x, self.v.kernel[...].astype(x.dtype))
         return k, v
 
     def output(self, x: jax.Array) -> jax.Array:
-        """[..., T, H, K] -> [..., T, D]."""
-        return jnp.einsum("...thk,hkd->...td", x, self.o.kernel[...].astype(x.dtype))
+        """[..., H, T, K] -> [..., T, D]."""
+        return jnp.einsum("...htk,hkd->...td", x, self.o.kernel[...].astype(x.dtype))
 
     def self_attend(self, x: jax.Array, bias: jax.Array, key: jax.Array | None) -> jax.Array:
         """Residual self-attention over rows [R, T, D] with `bias` [1 or R, H, T, T] (positions and mask)."""
@@ -145,14 +145,14 @@ class Attention(nnx.Module):
 
 
 def attention_probabilities(q: jax.Array, k: jax.Array, bias: jax.Array) -> jax.Array:
-    """Softmax over sources in float32: q [R,T,H,K], k [R,S,H,K], bias [1 or R, 1 or H, 1 or T, S] -> [R,H,T,S]."""
-    scores = jnp.einsum("rthk,rshk->rhts", q, k, preferred_element_type=jnp.float32)
+    """Softmax over sources in float32: q [R,H,T,K], k [R,H,S,K], bias [1 or R, 1 or H, 1 or T, S] -> [R,H,T,S]."""
+    scores = jnp.einsum("rhtk,rhsk->rhts", q, k, preferred_element_type=jnp.float32)
     return jax.nn.softmax(scores + bias, axis=-1)
 
 
 def mix(probabilities: jax.Array, v: jax.Array) -> jax.Array:
-    """Weighted values: [R,H,T,S], [R,S,H,K] -> [R,T,H,K]."""
-    return jnp.einsum("rhts,rshk->rthk", probabilities.astype(v.dtype), v)
+    """Weighted values: [R,H,T,S], [R,H,S,K] -> [R,H,T,K]."""
+    return jnp.einsum("rhts,rhsk->rhtk", probabilities.astype(v.dtype), v)
 
 
 class FeedForward(nnx.Module):
@@ -225,9 +225,9 @@ class DecoderLayer(nnx.Module):
 
         Args:
           x: [B, 1, D]. bias: [1, H, 1, A], masking positions after `position`.
-          cache: keys and values of the positions so far, two of [B, A, H, K].
+          cache: keys and values of the positions so far, two of [B, H, A, K].
           position: index of this position, scalar.
-          memory: (keys [B,S,H,K], values [B,S,H,K], bias [B,1,1,S]) of the cross-attention.
+          memory: (keys [B,H,S,K], values [B,H,S,K], bias [B,1,1,S]) of the cross-attention.
 
         Returns:
           [B, 1, D] and the new cache.
@@ -235,8 +235,8 @@ class DecoderLayer(nnx.Module):
         attention = self.self_attention
         normed = attention.norm(x)
         k, v = attention.keys_values(normed)
-        keys = jax.lax.dynamic_update_slice_in_dim(cache[0], k, position, axis=1)
-        values = jax.lax.dynamic_update_slice_in_dim(cache[1], v, position, axis=1)
+        keys = jax.lax.dynamic_update_slice_in_dim(cache[0], k, position, axis=2)
+        values = jax.lax.dynamic_update_slice_in_dim(cache[1], v, position, axis=2)
         x = x + attention.output(mix(attention_probabilities(attention.queries(normed), keys, bias), values))
         cross = self.cross_attention
         memory_keys, memory_values, memory_bias = memory
