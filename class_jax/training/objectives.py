@@ -31,6 +31,8 @@ class ObjectiveConfig:
       micro_batches: pieces in which a batch is encoded and read; must divide the questions of a device.
       score_chunk: passages compared at a time in stage 1, or None for all at once.
       align: include L_align in stage 1 (the ablation "-L_align" turns it off).
+      read: include the reading losses in stage 1; without them only the retriever learns, at less than half the cost
+        (for parallel questions that come without answers).
     """
 
     alpha: float = 8.0
@@ -38,6 +40,7 @@ class ObjectiveConfig:
     micro_batches: int = 1
     score_chunk: int | None = None
     align: bool = True
+    read: bool = True
 
 
 def in_micro_batches(function: Callable, count: int, key: jax.Array | None, *arrays: Any) -> Any:
@@ -131,6 +134,9 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
     B = batch["passage_ids"].shape[0]
     scores = scoring.score_all(questions, passages, chunk=config.score_chunk)
     taught, aligned = losses.distillation(batch["teacher_scores"], scores[:B], scores[B:])
+    if not config.read:
+        loss = config.alpha * (taught + (aligned if config.align else 0.0))
+        return loss, {"distillation": taught, "alignment": aligned, "per_question": jnp.full(B, loss)}
 
     def read(key: jax.Array | None, pair: Any, passages: Encoded, teacher_attention: jax.Array | None) -> tuple:
         """Reads micro-batches of b pairs: leaves of `pair` are [b, 2, ...]."""

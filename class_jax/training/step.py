@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from class_jax.models.class_model import Params, create, merge, model_graph, split
+from class_jax.models.class_model import Params, create, merge, model_graph, param_shapes, split
 from class_jax.models.config import ModelConfig
 from class_jax.training import sharding
 from class_jax.training.objectives import OBJECTIVES, Batch, Metrics, ObjectiveConfig
@@ -54,6 +54,19 @@ def init_state(
         return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), jax.random.PRNGKey(seed))
 
     return jax.jit(make, out_shardings=state_shardings(config, optimiser, mesh))(params)
+
+
+def state_shapes(config: ModelConfig, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of the state; allocates nothing."""
+    params = param_shapes(config)
+    key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    shapes = TrainState(step, params, jax.eval_shape(optimiser.init, params), key)
+    return jax.tree.map(
+        lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
+        shapes,
+        state_shardings(config, optimiser, mesh),
+    )
 
 
 def make_train_step(

@@ -1,0 +1,165 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""What a run trains on: vocabulary, token store, questions; opened from files and checked against the model."""
+
+import csv
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from class_jax.corpus.inputs import language_code
+from class_jax.corpus.store import TokenStore, build_store
+from class_jax.corpus.vocabulary import Vocabulary
+from class_jax.errors import InputError
+from class_jax.models.config import ModelConfig
+from class_jax.question_table import QuestionTable
+from class_jax.questions import Question
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where a run's data lies.
+
+    Attributes:
+      vocabulary: a SentencePiece model, by path or hub id.
+      store: folder of the token store; built from `passages` where it is missing.
+      questions: training questions, as a reader of `class_jax.questions` yields them (several readers as a list), or
+        the name of a seqio task or mixture.
+      passages: the public passage TSV.
+      passage_languages: TSV `id, language` (more columns are ignored), for corpora of several languages.
+      search_languages: languages of the passages that training retrieves; None for all.
+      own_passages: TSV `question id, passage id`: the passage that each synthetic question was made from.
+      max_passage_tokens: longer passages are cut.
+    """
+
+    vocabulary: str
+    store: str
+    questions: Iterable[Question] | Sequence[Iterable[Question]] | str
+    passages: str | None = None
+    passage_languages: str | None = None
+    search_languages: Sequence[str] | None = None
+    own_passages: str | None = None
+    max_passage_tokens: int = 200
+
+
+class TrainingData(NamedTuple):
+    """Opened data.
+
+    Attributes:
+      vocabulary: the vocabulary.
+      store: the passages.
+      table: the training questions.
+      languages: language code of each passage [M], or None where not given.
+      allowed: passages that training may retrieve, [M] booleans, or None for all.
+    """
+
+    vocabulary: Vocabulary
+    store: TokenStore
+    table: QuestionTable
+    languages: np.ndarray | None
+    allowed: np.ndarray | None
+
+
+def open_data(config: DataConfig, model: ModelConfig) -> TrainingData:
+    """Opens (and builds, where missing) what `config` names.
+
+    Raises:
+      InputError: for unusable files, and for a vocabulary that the model's embedding can't hold.
+    """
+    vocabulary = Vocabulary.load(config.vocabulary)
+    check_vocabulary(vocabulary, model)
+    if not Path(config.store).exists():
+        if config.passages is None:
+            raise InputError("no token store there", file=config.store, remedy="set DataConfig.passages to build it")
+        _log.info("building the token store %s from %s", config.store, config.passages)
+        build_store(config.passages, vocabulary, config.store, max_tokens=config.max_passage_tokens)
+    store = TokenStore.open(config.store, vocabulary)
+    if isinstance(config.questions, str):
+        table = QuestionTable.from_task(config.questions)
+    else:
+        table = QuestionTable.from_questions(_flat(config.questions), vocabulary)
+    if config.own_passages is not None:
+        own = _read_own_passages(config.own_passages, store)
+        rows = np.array([own.get(table.id(row), -1) for row in range(len(table))], np.int64)
+        table = dataclasses.replace(table, own_passages=rows)
+    languages = None if config.passage_languages is None else read_passage_languages(config.passage_languages, store)
+    allowed = in_languages(languages, config.search_languages)
+    return TrainingData(vocabulary, store, table, languages, allowed)
+
+
+def check_vocabulary(vocabulary: Vocabulary, model: ModelConfig) -> None:
+    """Raises InputError if the model's embedding has fewer rows than the vocabulary has pieces."""
+    if vocabulary.size > model.vocab_size:
+        raise InputError(
+            f"has shape {(model.vocab_size, model.d_model)}, the vocabulary needs {(vocabulary.size, model.d_model)}",
+            key="embed/embedding",
+            file=vocabulary.path,
+            remedy=f"set ModelConfig.vocab_size to at least {vocabulary.size}, or use the model's own vocabulary",
+        )
+
+
+def read_passage_languages(path: str | Path, store: TokenStore) -> np.ndarray:
+    """Reads TSV rows `id, language` into the language of each passage of the store, [M] unicode.
+
+    Raises:
+      InputError: for an unknown passage id or language, a row without two columns, or a passage without a language.
+    """
+    languages = np.full(store.num_passages, "", dtype="U8")
+    with open(path, encoding="utf-8", newline="") as f:
+        for line, row in enumerate(csv.reader(f, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+            if line == 1 and row[:2] == ["id", "language"]:
+                continue
+            if len(row) < 2:
+                raise InputError(f"{len(row)} columns instead of 2", file=path, line=line, remedy="id<TAB>language")
+            languages[_row(store, row[0], path, line)] = language_code(row[1], file=path, line=line)
+    if (missing := np.flatnonzero(languages == "")).size:
+        raise InputError(f"{missing.size} passages have no language", file=path, key=store.id(int(missing[0])))
+    return languages
+
+
+def in_languages(languages: np.ndarray | None, wanted: Sequence[str] | None) -> np.ndarray | None:
+    """Passages in the wanted languages, [M] booleans, or None where all are wanted.
+
+    Raises:
+      InputError: if languages are wanted but the corpus's are not known, or none is left.
+    """
+    if wanted is None:
+        return None
+    if languages is None:
+        raise InputError("needs the passages' languages", key="search_languages", remedy="set passage_languages")
+    allowed = np.isin(languages, [language_code(code) for code in wanted])
+    if not allowed.any():
+        raise InputError(f"no passage is in {tuple(wanted)}", key="search_languages")
+    return allowed
+
+
+def _read_own_passages(path: str, store: TokenStore) -> dict[str, int]:
+    own = {}
+    with open(path, encoding="utf-8", newline="") as f:
+        for line, row in enumerate(csv.reader(f, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+            if len(row) != 2:
+                raise InputError(
+                    f"{len(row)} columns instead of 2", file=path, line=line, remedy="question<TAB>passage"
+                )
+            own[row[0]] = _row(store, row[1], path, line)
+    return own
+
+
+def _row(store: TokenStore, id_: str, path: str | Path, line: int) -> int:
+    try:
+        return store.row(id_)
+    except InputError as error:
+        raise InputError("unknown passage id", file=path, line=line, key=id_, remedy="use the corpus's ids") from error
+
+
+def _flat(questions: Iterable) -> Iterable[Question]:
+    for item in questions:
+        if isinstance(item, Question):
+            yield item
+        else:
+            yield from item

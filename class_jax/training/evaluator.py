@@ -1,0 +1,196 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Evaluation on held-out questions, during training and after: retrieve, read, score."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from class_jax import inference
+from class_jax.corpus import inputs
+from class_jax.corpus.store import TokenStore
+from class_jax.corpus.vocabulary import Vocabulary
+from class_jax.errors import InputError
+from class_jax.evaluation.passages import evaluate_passages
+from class_jax.evaluation.xor_full import evaluate_answers
+from class_jax.evaluation.xor_retrieve import evaluate_retrieval
+from class_jax.models.class_model import Params
+from class_jax.models.config import ModelConfig
+from class_jax.questions import Question
+from class_jax.retrieval.exact import exact_search
+from class_jax.training.data import in_languages
+
+_QUESTION_BUCKETS = (16, 32, 50)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured on held-out questions.
+
+    Attributes:
+      questions: as a reader of `class_jax.questions` yields them.
+      gold: JSON lines `{"id", "passages": [ids], ...}`: passages that answer each question; gives R@k by passage id.
+      gold_key: the entry of those lines to use.
+      retrieve_languages: languages of the passages that R@k and R@n tokens search (("en",) as in XOR-Retrieve); None
+        for all.
+      ks: the k of R@k.
+      recall_tokens: the n of R@n tokens (answer string within the first n tokens), with `recall_questions`' answers.
+      recall_questions: the same questions with the answers that R@n tokens looks for (English ones in
+        XOR-Retrieve); None leaves R@n tokens out.
+      read: whether to answer, too (F1 and EM as in XOR-Full).
+      read_languages: languages of the passages that are read; None for all.
+      num_passages: passages read for each question.
+      max_answer_tokens: of a generated answer.
+      batch: questions answered at once.
+      max_questions: only this many, evenly spaced; None for all.
+    """
+
+    questions: Iterable[Question]
+    gold: str | None = None
+    gold_key: str = "passages"
+    retrieve_languages: Sequence[str] | None = None
+    ks: Sequence[int] = (1, 5, 20)
+    recall_tokens: Sequence[int] = ()
+    recall_questions: Iterable[Question] | None = None
+    read: bool = True
+    read_languages: Sequence[str] | None = None
+    num_passages: int = 100
+    max_answer_tokens: int = 50
+    batch: int = 16
+    max_questions: int | None = None
+
+
+class AnsweredQuestions(NamedTuple):
+    """Answers of B questions.
+
+    Attributes:
+      texts: the answers.
+      log_probabilities: of each answer, [B].
+      rows: passages read, best first, [B, N] rows of the store.
+      scores: their retrieval scores, [B, N].
+      passage_attention: P_ca, [B, N].
+    """
+
+    texts: list[str]
+    log_probabilities: np.ndarray
+    rows: np.ndarray
+    scores: np.ndarray
+    passage_attention: np.ndarray
+
+
+class Evaluator:
+    """Retrieves and answers held-out questions with given weights.
+
+    Args:
+      config: what is measured.
+      model: the model's configuration.
+      vocabulary: its vocabulary. store: the corpus.
+      languages: language of each passage [M], or None.
+
+    Raises:
+      InputError: for gold passages of unknown ids, questions without gold, or languages that are not known.
+    """
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        model: ModelConfig,
+        vocabulary: Vocabulary,
+        store: TokenStore,
+        languages: np.ndarray | None,
+    ):
+        self.config, self.model, self.vocabulary, self.store = config, model, vocabulary, store
+        self.questions = _spaced(list(config.questions), config.max_questions)
+        if not self.questions:
+            raise InputError("no questions to evaluate on", key="EvaluationConfig.questions")
+        self.tokens = [
+            np.asarray(inputs.encode_question(vocabulary, q.text, q.language), np.int32) for q in self.questions
+        ]
+        self.retrieve_allowed = in_languages(languages, config.retrieve_languages)
+        self.read_allowed = in_languages(languages, config.read_languages)
+        self.gold = None if config.gold is None else self._read_gold(config.gold)
+        recall = [] if config.recall_questions is None else list(config.recall_questions)
+        kept = {q.id for q in self.questions}
+        self.recall_questions = [q for q in recall if q.id in kept]
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """Measures weights: flat names such as "eval/R@5/ar", "eval/f1/macro", "eval/R@2kt/macro"."""
+        retriever = inference.retriever_params(params)
+        found = {}
+        if self.gold is not None or self.recall_questions:
+            rows, _ = self.search(retriever, max(self.config.ks), self.retrieve_allowed)
+            found |= self.score_rows(rows)
+        if self.config.read:
+            rows, scores = self.search(retriever, self.config.num_passages, self.read_allowed)
+            answers = self.answer(params, rows, scores)
+            predictions = dict(zip([q.id for q in self.questions], answers.texts, strict=True))
+            found |= _flat(evaluate_answers(self.questions, predictions))
+        return found
+
+    def search(self, retriever: Params, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """The k best passages of each question: rows [B, k] and scores [B, k]."""
+        encoder = inference.encoder(self.model)
+        return exact_search(encoder, retriever, self.store, self.tokens, k, allowed=allowed, progress=False)
+
+    def score_rows(self, rows: np.ndarray) -> dict[str, float]:
+        """Retrieval scores of ranked passages [B, k]."""
+        found = {}
+        if self.gold is not None:
+            found |= _flat(evaluate_passages(self.questions, rows, self.gold, tuple(self.config.ks)))
+        if self.recall_questions:
+            ranked = {q.id: row for q, row in zip(self.questions, rows, strict=True)}
+            texts = {q.id: [self.store.passage(int(r)).text for r in ranked[q.id]] for q in self.recall_questions}
+            found |= _flat(evaluate_retrieval(self.recall_questions, texts, self.config.recall_tokens, progress=False))
+        return found
+
+    def answer(self, params: Params, rows: np.ndarray, scores: np.ndarray) -> AnsweredQuestions:
+        """Reads passages [B, N] and answers greedily, in batches of equal shape."""
+        run = inference.answerer(self.model, self.config.max_answer_tokens)
+        count, size = len(self.questions), self.config.batch
+        Q = inference.round_up(max(len(tokens) for tokens in self.tokens), _QUESTION_BUCKETS)
+        P = int(-(-int(self.store.lengths[rows.ravel()].max()) // 32) * 32)
+        texts, log_probabilities, attention = [], [], []
+        for start in range(0, count, size):
+            # The last batch is filled up with its last question, so that one shape is compiled.
+            members = np.minimum(np.arange(start, start + size), count - 1)
+            question_ids, question_lengths = inference.pad_rows([self.tokens[i] for i in members], Q)
+            passage_ids, passage_lengths = self.store.batch(rows[members], length=P)
+            answers = run(params, question_ids, question_lengths, passage_ids, passage_lengths)
+            kept = min(size, count - start)
+            ids, lengths = np.asarray(answers.ids), np.asarray(answers.lengths)
+            texts += [self._text(ids[i, : lengths[i]]) for i in range(kept)]
+            log_probabilities.append(np.asarray(answers.log_probabilities)[:kept])
+            attention.append(np.asarray(answers.passage_attention)[:kept])
+        return AnsweredQuestions(texts, np.concatenate(log_probabilities), rows, scores, np.concatenate(attention))
+
+    def _text(self, ids: np.ndarray) -> str:
+        return self.vocabulary.decode([int(i) for i in ids if i != self.vocabulary.eos_id])
+
+    def _read_gold(self, path: str) -> list[set[int]]:
+        gold = {}
+        with open(path, encoding="utf-8") as f:
+            for line, text in enumerate(f, start=1):
+                try:
+                    entry = json.loads(text)
+                    gold[entry["id"]] = set(self.store.rows(entry[self.config.gold_key]).tolist())
+                except (json.JSONDecodeError, KeyError, TypeError) as error:
+                    raise InputError(f"unusable line ({error})", file=path, line=line) from error
+        if missing := [q.id for q in self.questions if not gold.get(q.id)]:
+            raise InputError(f"{len(missing)} questions have no gold passage", file=Path(path), key=missing[0])
+        return [gold[q.id] for q in self.questions]
+
+
+def _spaced(questions: list[Question], count: int | None) -> list[Question]:
+    if count is None or count >= len(questions):
+        return questions
+    return [questions[i] for i in np.linspace(0, len(questions) - 1, count).astype(int)]
+
+
+def _flat(measured: dict) -> dict[str, float]:
+    """{"languages": {"ar": {"R@5": ...}}, "macro": {...}} -> {"eval/R@5/ar": ..., "eval/R@5/macro": ...}."""
+    groups = {**measured["languages"], "macro": measured["macro"]}
+    names = {name for scores in groups.values() for name in scores if name != "count"}
+    return {f"eval/{name}/{group}": float(groups[group][name]) for name in sorted(names) for group in groups}

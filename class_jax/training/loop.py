@@ -1,0 +1,386 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""The training loop: feed, step, refresh, evaluation, checkpoints. Configured by gin; see `gin/runs`."""
+
+import dataclasses
+import logging
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from class_jax import inference
+from class_jax.checkpoints.state import TrainCheckpoints
+from class_jax.errors import InputError
+from class_jax.models.class_model import Params
+from class_jax.models.config import ModelConfig
+from class_jax.retrieval.lists import PassageLists
+from class_jax.retrieval.refresh import Refresher
+from class_jax.training import weights
+from class_jax.training.data import DataConfig, TrainingData, open_data
+from class_jax.training.evaluator import EvaluationConfig, Evaluator
+from class_jax.training.feed import Feed, prefetch
+from class_jax.training.logs import MetricLog
+from class_jax.training.objectives import ObjectiveConfig
+from class_jax.training.optimiser import OptimiserConfig, make_optimiser, schedule
+from class_jax.training.sharding import MeshConfig, make_mesh
+from class_jax.training.signals import caught_signals
+from class_jax.training.step import TrainState, init_state, make_train_step, state_shapes
+from class_jax.training.teacher import Bm25TeacherConfig, lists_by_teacher, open_bm25_teacher
+
+_log = logging.getLogger(__name__)
+
+# Batches that the feed builds ahead of the step; passage lists can only change for batches not yet built.
+PREFETCH = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class RefreshConfig:
+    """How the passage lists follow the weights (section 3.2.2, asynchronous passage update).
+
+    Attributes:
+      every: steps between two refreshes (1000 in the paper).
+      delay: steps after which refreshed lists take effect; training goes on meanwhile and waits only if the refresh
+        takes longer. Fixed, so that a run can be repeated.
+      list_length: passages kept for a question (100 in the paper), its own passage left out.
+      backend: "exact" (re-embed and score in a stream, nothing stored) or "scann".
+    """
+
+    every: int = 1000
+    delay: int = 50
+    list_length: int = 100
+    backend: str = "exact"
+
+    def __post_init__(self):
+        if not PREFETCH + 2 <= self.delay <= self.every:
+            raise InputError(
+                f"is {self.delay}", key="RefreshConfig.delay", remedy=f"choose {PREFETCH + 2} to {self.every} steps"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When weights are saved, and which stay.
+
+    Attributes:
+      every: steps between two saves. keep_last: newest steps that stay. keep_best: best steps that stay besides.
+      best_metric: by which a step is best, such as "eval/R@2kt/macro" (XOR-Retrieve) or "eval/f1/macro" (XOR-Full).
+    """
+
+    every: int = 1000
+    keep_last: int = 3
+    keep_best: int = 1
+    best_metric: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A run.
+
+    Attributes:
+      model: the model. objective: "stage1" or "end_to_end". losses: settings of the objective.
+      optimiser: optimiser and schedule; its total_steps is the length of the run.
+      data: what it trains on. teacher: of stage 1. refresh: None keeps the first passage lists.
+      lists: first passage lists, a public JSON of `{"qid", "pids"}`; None lets the teacher or the first weights make
+        them.
+      evaluation: None leaves it out. evaluate_every: steps; also at the end.
+      batch_size: questions (stage 1: parallel pairs) a step over all hosts. num_passages: passages of a question.
+      question_buckets, passage_buckets, answer_buckets: lengths that batches are padded to.
+      language_exponent: of language sampling, p_i ~ n_i ** exponent.
+      init_from: weights to start from: another run's folder, or a Hugging Face folder; None starts at random.
+      mesh: devices. checkpoints: saving. seed: of everything random. log_every: steps between two lines of metrics.
+      tensorboard: whether to write TensorBoard files.
+    """
+
+    model: ModelConfig
+    objective: str
+    optimiser: OptimiserConfig
+    data: DataConfig
+    losses: ObjectiveConfig = ObjectiveConfig()
+    teacher: Bm25TeacherConfig | None = None
+    refresh: RefreshConfig | None = None
+    lists: str | None = None
+    evaluation: EvaluationConfig | None = None
+    evaluate_every: int = 1000
+    batch_size: int = 64
+    num_passages: int = 100
+    question_buckets: tuple[int, ...] = (16, 32, 50)
+    passage_buckets: tuple[int, ...] = (64, 128, 200)
+    answer_buckets: tuple[int, ...] = (8, 16, 50)
+    language_exponent: float = 0.5
+    init_from: str | None = None
+    mesh: MeshConfig = MeshConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    seed: int = 0
+    log_every: int = 10
+    tensorboard: bool = True
+    progress: bool | None = None
+
+
+class NonFiniteLossError(InputError):
+    """The loss is not a number; the message names the step and the batch's question ids."""
+
+
+def train(model_dir: str, config: TrainConfig) -> dict[str, float]:
+    """Trains, or goes on where `model_dir` stopped, and exports the weights to `model_dir/model`.
+
+    Args:
+      model_dir: the run's folder: checkpoints, passage lists, metrics, exported weights.
+      config: the run.
+
+    Returns:
+      The last evaluation's scores (empty without evaluation).
+
+    Raises:
+      InputError: for bad data or settings, a loss that is not finite (`NonFiniteLossError`), or a signal to stop
+        (the state is saved first).
+    """
+    folder = Path(model_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(folder, config)
+    try:
+        return run.train()
+    finally:
+        run.close()
+
+
+class _Run:
+    """One process's part of a run: what it opens, the loop, and what happens between steps."""
+
+    def __init__(self, folder: Path, config: TrainConfig):
+        self.folder, self.config = folder, config
+        self.total = config.optimiser.total_steps
+        self.mesh = make_mesh(config.mesh)
+        self.data: TrainingData = open_data(config.data, config.model)
+        self.optimiser = make_optimiser(config.optimiser)
+        self.rate = schedule(config.optimiser)
+        self.step = make_train_step(config.model, config.objective, config.losses, self.optimiser, self.mesh)
+        saving = config.checkpoints
+        self.checkpoints = TrainCheckpoints(
+            folder / "checkpoints", saving.keep_last, saving.keep_best, saving.best_metric
+        )
+        self.evaluator = None
+        if config.evaluation is not None:
+            self.evaluator = Evaluator(
+                config.evaluation, config.model, self.data.vocabulary, self.data.store, self.data.languages
+            )
+        self.teacher = None if config.teacher is None else open_bm25_teacher(config.teacher, self.data, folder)
+        self.feed = self._make_feed()
+        self.refresher = self._make_refresher()
+        self.adopt_at: int | None = None  # the step from which the refresh under way takes effect
+        self.scores: dict[str, float] = {}
+        self.log: MetricLog | None = None
+
+    def train(self) -> dict[str, float]:
+        """The loop; see the function `train`."""
+        state, start = self._start()
+        self.log = MetricLog(
+            self.folder,
+            self.total,
+            start,
+            self.config.batch_size,
+            tensorboard=self.config.tensorboard,
+            progress=self.config.progress,
+        )
+        batches = prefetch(self.feed, start, PREFETCH)
+        seen = None
+        with caught_signals() as stopping:
+            for step in range(start, self.total):
+                if self.adopt_at is not None and step + PREFETCH + 1 >= self.adopt_at:
+                    self._adopt()  # before the batch of that step is built ahead
+                batch = next(batches)
+                rows = batch.pop("question_rows")
+                state, metrics = self.step(state, batch)
+                if seen is not None:
+                    self._report(*seen)  # one step late, so that the device never waits for the host
+                seen = (step, rows, metrics)
+                done = step + 1
+                if self._is_due(done) or stopping:
+                    self._report(*seen)  # nothing is saved or published after a loss that is not finite
+                    seen = None
+                    self._between_steps(done, state, save=bool(stopping))
+                if stopping:
+                    break
+        batches.close()
+        self.checkpoints.wait()
+        if stopping:
+            raise InputError(
+                f"stopped by {stopping[0]} at step {done}, which is saved",
+                file=self.folder,
+                remedy="the same command goes on from there",
+            )
+        weights.export(self.folder / "model", state.params, self.config.model)
+        return self.scores
+
+    def close(self) -> None:
+        """Closes files, and ends what runs in the background."""
+        if self.log is not None:
+            self.log.close()
+        self.refresher.close()
+        self.checkpoints.close()
+
+    def _start(self) -> tuple[TrainState, int]:
+        """Restores the newest checkpoint, or makes the first state and the first passage lists."""
+        config = self.config
+        shapes = state_shapes(config.model, self.optimiser, self.mesh)
+        restored = self.checkpoints.restore(shapes._asdict(), expect=self._fingerprints())
+        if restored is not None:
+            arrays, host, step = restored
+            state = TrainState(**arrays)
+            self.feed.restore(host["feed"], self.refresher.restore)
+            if host["refreshing"]:
+                # It had begun with just these weights: no other checkpoint is written while one is under way.
+                self._begin_refresh(step, state.params)
+            _log.info("going on at step %d of %d", step, self.total)
+            return state, step
+        params = None if config.init_from is None else weights.load_params(config.init_from, config.model, config.seed)
+        state = init_state(config.model, self.optimiser, self.mesh, seed=config.seed, params=params)
+        self.feed.set_lists(self._first_lists(state.params), from_step=0)
+        return state, 0
+
+    def _first_lists(self, params: Params) -> PassageLists:
+        config, data = self.config, self.data
+        if config.lists is not None:
+            ids = [data.table.id(row) for row in range(len(data.table))]
+            found = PassageLists.from_public(config.lists, ids, data.store, questions=data.table.fingerprint)
+            return self.refresher.adopt(found)
+        if self.teacher is not None:
+            return self.refresher.adopt(lists_by_teacher(config.teacher, self.teacher, data))
+        _log.info("searching passages for %d questions with the first weights", len(data.table))
+        self.refresher.start(0, inference.retriever_params(params), 0)
+        return self.refresher.wait()
+
+    def _is_due(self, done: int) -> bool:
+        config = self.config
+        every = [config.checkpoints.every]
+        every += [config.refresh.every] if config.refresh else []
+        every += [config.evaluate_every] if self.evaluator else []
+        return done == self.total or any(done % period == 0 for period in every)
+
+    def _between_steps(self, done: int, state: TrainState, *, save: bool) -> None:
+        """Refresh, evaluation and checkpoint after `done` steps, where they are due."""
+        config, last = self.config, done == self.total
+        refresh = config.refresh
+        save = save or last or done % config.checkpoints.every == 0
+        if refresh is not None and done % refresh.every == 0 and done + refresh.delay < self.total:
+            self._begin_refresh(done, state.params)
+        elif save and self.adopt_at is not None:
+            # A checkpoint names lists that lie on the disk, or a refresh that began with its own weights.
+            self._adopt()
+        metrics = None
+        if self.evaluator is not None and (last or done % config.evaluate_every == 0):
+            metrics = self.scores = self.evaluator(state.params)
+            self.log.write(done, metrics)
+            self.log.say(f"step {done}: " + _summary(metrics))
+        if save:
+            host = {
+                **self._fingerprints(),
+                "feed": self.feed.state(done),
+                "refreshing": self.adopt_at is not None,
+            }
+            self.checkpoints.save(done, state._asdict(), host, metrics)
+
+    def _begin_refresh(self, step: int, params: Params) -> None:
+        """Starts to make passage lists with the weights of `step`, for the interval in which they will be used."""
+        refresh = self.config.refresh
+        self.adopt_at = step + refresh.delay
+        rows = self.feed.rows_between(self.adopt_at, min(self.adopt_at + refresh.every, self.total))
+        # A copy: the next step reuses the state's buffers.
+        private = jax.tree.map(jnp.copy, inference.retriever_params(params))
+        self.refresher.start(step, private, step // refresh.every, rows)
+
+    def _adopt(self) -> None:
+        """Waits for the refresh under way and hands its lists to the feed, from the step that was fixed for it."""
+        waited = not self.refresher.finished
+        lists = self.refresher.wait()
+        self.feed.set_lists(lists, from_step=self.adopt_at)
+        self.log.write(
+            self.adopt_at,
+            {
+                "refresh/version": lists.version,
+                "refresh/staleness": self.adopt_at - lists.step,
+                "refresh/training_waited": float(waited),
+            },
+        )
+        self.adopt_at = None
+
+    def _report(self, step: int, rows: np.ndarray, metrics: dict[str, jax.Array]) -> None:
+        """Shows and logs a step's metrics.
+
+        Raises:
+          NonFiniteLossError: if its loss is not finite.
+        """
+        loss = float(metrics["loss"])
+        if not math.isfinite(loss):
+            self._refuse(step, rows, np.asarray(metrics["per_question"]))
+        self.log.advance(loss)
+        if (step + 1) % self.config.log_every == 0 or step + 1 == self.total:
+            values = {name: float(value) for name, value in metrics.items() if name != "per_question"}
+            values["learning_rate"] = float(self.rate(step))
+            values["staleness"] = step - self.refresher.current.step
+            self.log.write(step + 1, values)
+
+    def _refuse(self, step: int, rows: np.ndarray, per_question: np.ndarray) -> None:
+        ids = [self.data.table.id(int(row)) for row in rows]
+        bad = [id_ for id_, value in zip(ids, per_question, strict=False) if not math.isfinite(value)]
+        raise NonFiniteLossError(
+            f"the loss of step {step + 1} is not finite; questions {', '.join(bad or ids)}",
+            file=self.folder,
+            remedy="look at these questions, lower the learning rate, or start again from the last checkpoint",
+        )
+
+    def _fingerprints(self) -> dict[str, str]:
+        return {
+            "model": self.config.model.fingerprint,
+            "vocabulary": self.data.vocabulary.fingerprint,
+            "corpus": self.data.store.fingerprint,
+            "objective": self.config.objective,
+        }
+
+    def _make_feed(self) -> Feed:
+        config = self.config
+        return Feed(
+            self.data.table,
+            self.data.store,
+            None,
+            config.batch_size,
+            config.num_passages,
+            config.seed,
+            stage=1 if config.objective == "stage1" else 2,
+            host_index=jax.process_index(),
+            host_count=jax.process_count(),
+            question_buckets=config.question_buckets,
+            passage_buckets=config.passage_buckets,
+            answer_buckets=config.answer_buckets,
+            teacher=self.teacher,
+            teacher_temperature=1.0 if config.teacher is None else config.teacher.temperature,
+            exponent=config.language_exponent,
+        )
+
+    def _make_refresher(self) -> Refresher:
+        config, table = self.config, self.data.table
+        if config.lists is not None or config.teacher is not None:
+            length = config.num_passages if config.teacher is None else config.teacher.list_length
+        else:
+            length = config.num_passages
+        refresh = config.refresh or RefreshConfig(list_length=length)
+        return Refresher(
+            self.folder / "lists",
+            [table.question_tokens[row] for row in range(len(table))],
+            self.data.store,
+            inference.encoder(config.model),
+            refresh.list_length,
+            backend=refresh.backend,
+            allowed=self.data.allowed,
+            own=table.own_passages,
+            questions_fingerprint=table.fingerprint,
+            # Lists that a kept checkpoint names must stay as long as it.
+            keep=config.checkpoints.keep_last + config.checkpoints.keep_best + 1,
+        )
+
+
+def _summary(metrics: dict[str, float]) -> str:
+    """The macro scores of an evaluation in one line."""
+    macro = {name.split("/")[1]: value for name, value in metrics.items() if name.endswith("/macro")}
+    return ", ".join(f"{name} {100 * value:.1f}" for name, value in macro.items())

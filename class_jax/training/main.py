@@ -1,0 +1,92 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""The trainer's command line: gin files and bindings, with T5X's flags."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+import gin
+from class_jax.errors import InputError
+from class_jax.training import loop
+
+_FLAGS = flags.FlagValues()
+flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.", flag_values=_FLAGS)
+flags.DEFINE_multi_string("gin_bindings", [], "Single gin binding; may be given several times.", flag_values=_FLAGS)
+flags.DEFINE_list("gin_search_paths", ["."], "Folders in which gin files are looked for.", flag_values=_FLAGS)
+
+
+def rewrite_gin_flags(argv: Sequence[str]) -> list[str]:
+    """Turns T5X's ``--gin.NAME=VALUE`` into ``--gin_bindings=NAME = VALUE``."""
+    rewritten = []
+    for argument in argv:
+        if argument.startswith("--gin."):
+            name, _, value = argument.removeprefix("--gin.").partition("=")
+            argument = f"--gin_bindings={name} = {value}"
+        rewritten.append(argument)
+    return rewritten
+
+
+def train_from_gin(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",)) -> dict:
+    """Parses gin files and bindings, then trains; see `loop.train`.
+
+    The configuration in force is kept as `config.gin` in the run's folder.
+
+    Raises:
+      InputError: for a missing file, a syntax error, an unknown name or a setting that must be set.
+    """
+    parse(files, bindings, search_paths)
+    train = gin.get_configurable(loop.train)
+    try:
+        model_dir = gin.query_parameter("%MODEL_DIR")
+    except ValueError as error:
+        raise InputError("is not set", key="MODEL_DIR", remedy="--gin.MODEL_DIR=\"'runs/name'\"") from error
+    folder = Path(str(model_dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.gin").write_text(gin.config_str(), encoding="utf-8")
+    try:
+        return train()
+    except (RuntimeError, ValueError, TypeError) as error:
+        # Gin reports a missing or wrongly typed setting in this way, when the configured object is made.
+        if not isinstance(error, InputError) and "gin" in str(error).lower():
+            raise InputError(_first_line(error), file=", ".join(files), remedy="see the run's config.gin") from error
+        raise
+
+
+def parse(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",)) -> None:
+    """Parses gin files and bindings into an empty configuration.
+
+    Raises:
+      InputError: naming the file and line at fault.
+    """
+    gin.clear_config()
+    for path in search_paths:
+        gin.add_config_file_search_path(path)
+    try:
+        gin.parse_config_files_and_bindings(list(files), list(bindings))
+    except (OSError, ValueError, SyntaxError, AttributeError, ImportError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(_first_line(error), file=", ".join(files), remedy="check the name's spelling") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the trainer; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    try:
+        _FLAGS(rewrite_gin_flags(sys.argv if argv is None else argv))
+        if not _FLAGS.gin_file:
+            raise InputError("is not set", key="--gin_file", remedy="for example --gin_file=gin/runs/demo_stage1.gin")
+        train_from_gin(_FLAGS.gin_file, _FLAGS.gin_bindings, _FLAGS.gin_search_paths)
+    except (InputError, flags.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
