@@ -113,5 +113,6 @@ def _best_token(match: jax.Array, passage_mask: jax.Array) -> jax.Array:
     P = match.shape[-1]
     match = jnp.where(passage_mask, match, PADDED)
     best = match.max(axis=-1, keepdims=True)
-    # Scores that are not numbers equal nothing: the clip keeps the index in range, and the score stays NaN.
-    return jnp.minimum(jnp.where(match == best, jnp.arange(P), P).min(axis=-1), P - 1)
+    # A score that is not a number equals nothing, but must be chosen: a broken vector is not to be hidden.
+    chosen = (match == best) | jnp.isnan(match)
+    return jnp.where(chosen, jnp.arange(P), P).min(axis=-1)

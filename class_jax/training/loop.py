@@ -84,7 +84,8 @@ class TrainConfig:
       data: what it trains on. teacher: of stage 1. refresh: None keeps the first passage lists.
       lists: first passage lists, a public JSON of `{"qid", "pids"}`; None lets the teacher or the first weights make
         them.
-      evaluation: None leaves it out. evaluate_every: steps; also at the end.
+      evaluation: None leaves it out. evaluate_every: steps; also at the end, and before the first step where
+        evaluate_first is set.
       batch_size: questions (stage 1: parallel pairs) a step over all hosts. num_passages: passages of a question.
       question_buckets, passage_buckets, answer_buckets: lengths that batches are padded to.
       language_exponent: of language sampling, p_i ~ n_i ** exponent.
@@ -103,6 +104,7 @@ class TrainConfig:
     lists: str | None = None
     evaluation: EvaluationConfig | None = None
     evaluate_every: int = 1000
+    evaluate_first: bool = False
     batch_size: int = 64
     num_passages: int = 100
     question_buckets: tuple[int, ...] = (16, 32, 50)
@@ -183,6 +185,8 @@ class _Run:
             tensorboard=self.config.tensorboard,
             progress=self.config.progress,
         )
+        if self.evaluator is not None and self.config.evaluate_first and start == 0:
+            self._evaluate(0, state.params)
         batches = prefetch(self.feed, start, PREFETCH)
         seen = None
         with caught_signals() as stopping:
@@ -270,9 +274,7 @@ class _Run:
             self._adopt()
         metrics = None
         if self.evaluator is not None and (last or done % config.evaluate_every == 0):
-            metrics = self.scores = self.evaluator(state.params)
-            self.log.write(done, metrics)
-            self.log.say(f"step {done}: " + _summary(metrics))
+            metrics = self._evaluate(done, state.params)
         if save:
             host = {
                 **self._fingerprints(),
@@ -280,6 +282,12 @@ class _Run:
                 "refreshing": self.adopt_at is not None,
             }
             self.checkpoints.save(done, state._asdict(), host, metrics)
+
+    def _evaluate(self, step: int, params: Params) -> dict[str, float]:
+        self.scores = self.evaluator(params)
+        self.log.write(step, self.scores)
+        self.log.say(f"step {step}: " + _summary(self.scores))
+        return self.scores
 
     def _begin_refresh(self, step: int, params: Params) -> None:
         """Starts to make passage lists with the weights of `step`, for the interval in which they will be used."""

@@ -1,0 +1,168 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Reads prediction files in the official XOR-TyDi QA formats; errors name the line and the id."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from class_jax.errors import InputError
+from class_jax.evaluation.scores import Question, unknown_id
+
+_BLANK = " \t\r\n"
+
+
+def read_answers(path: str | os.PathLike, questions: Sequence[Question] | None = None) -> dict[str, str]:
+    """Reads predicted answers: one JSON object, question id -> answer, or id -> `{"answer": answer}`.
+
+    Args:
+      path: the file.
+      questions: if given, an id that none of them has is an error here, where the line is known.
+
+    Raises:
+      InputError: naming line and id, for a missing or empty file, invalid UTF-8 or JSON, another shape,
+        a duplicate or unknown id.
+    """
+    known = None if questions is None else {question.id for question in questions}
+    answers: dict[str, str] = {}
+    for line, id, value in _entries(path, "{"):
+        answer = value.get("answer") if isinstance(value, dict) else value
+        if not isinstance(answer, str):
+            problem = f"the prediction is {_kind(value)}, not a string"
+            raise InputError(problem, file=path, line=line, key=id, remedy='write {"question id": "answer", ...}')
+        _check_id(id, answers, known, path, line)
+        answers[id] = answer
+    return answers
+
+
+def read_ranked_passages(path: str | os.PathLike, questions: Sequence[Question] | None = None) -> dict[str, list[str]]:
+    """Reads retrieved passages: one JSON array of `{"id", "lang", "ctxs"}`, best passage first.
+
+    Each of `ctxs` is a text, or an object with a `text`. `lang` may be left out.
+
+    Args:
+      path: the file.
+      questions: if given, an unknown id or another language than the question's is an error here.
+
+    Raises:
+      InputError: naming line and id or key, for a missing or empty file, invalid UTF-8 or JSON, another
+        shape, a duplicate or unknown id.
+    """
+    languages = None if questions is None else {q.id: q.language.strip() for q in questions}
+    lists: dict[str, list[str]] = {}
+    for line, _, row in _entries(path, "["):
+        id, texts = _ranked_row(row, path, line)
+        _check_id(id, lists, languages, path, line)
+        language = str(row.get("lang") or "").strip()
+        if languages is not None and language not in ("", languages[id]):
+            problem = f"the language is {language!r}, but the question's is {languages[id]!r}"
+            raise InputError(problem, file=path, line=line, key=id)
+        lists[id] = texts
+    return lists
+
+
+def _ranked_row(row: Any, path: str | os.PathLike, line: int) -> tuple[str, list[str]]:
+    """The id and texts of one retrieval result, checked."""
+    remedy = 'write [{"id": "question id", "lang": "fi", "ctxs": ["text", ...]}, ...]'
+    if not isinstance(row, dict):
+        raise InputError(f"the entry is {_kind(row)}, not an object", file=path, line=line, remedy=remedy)
+    for key, kind in (("id", str), ("ctxs", list)):
+        if key not in row:
+            raise InputError("missing", file=path, line=line, key=key, remedy=remedy)
+        if not isinstance(row[key], kind):
+            raise InputError(f"the value is {_kind(row[key])}", file=path, line=line, key=key, remedy=remedy)
+    texts = [passage.get("text") if isinstance(passage, dict) else passage for passage in row["ctxs"]]
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"ctxs[{i}] has no text", file=path, line=line, key=row["id"], remedy=remedy)
+    return row["id"], texts
+
+
+def _check_id(id: str, seen: Any, known: Any, path: str | os.PathLike, line: int) -> None:
+    if id in seen:
+        raise InputError("second prediction for this id", file=path, line=line, key=id, remedy="keep one")
+    if known is not None and id not in known:
+        raise unknown_id(id, len(known), os.fspath(path), line)
+
+
+def _kind(value: Any) -> str:
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), "null")
+
+
+def _entries(path: str | os.PathLike, opening: str) -> Iterator[tuple[int, str, Any]]:
+    """Yields (line, key, value) of each entry of the JSON object ("{") or array ("["; key "") in a file.
+
+    A JSON parser would drop the lines and all but the last of duplicate keys: this one reads the outer
+    level itself and leaves the values to the parser.
+    """
+    text = _read(path)
+    found = text.lstrip(_BLANK)[0]
+    if found != opening:
+        kinds = {"{": "an object", "[": "an array"}
+        got = kinds.get(found, "neither an object nor an array")
+        raise InputError(f"the file holds {got}, not {kinds[opening]}", file=path, line=_line(text, text.index(found)))
+    decode = json.JSONDecoder().raw_decode
+    closing = {"{": "}", "[": "]"}[opening]
+    at = _skip(text, text.index(opening) + 1)
+    line, counted = 1, 0
+    first = True
+    try:
+        while text[at : at + 1] != closing or not first:
+            line, counted = line + text.count("\n", counted, at), at
+            key = ""
+            if opening == "{":
+                if text[at : at + 1] != '"':
+                    raise json.JSONDecodeError("expected a question id in double quotes", text, at)
+                key, at = decode(text, at)
+                at = _expect(text, _skip(text, at), ":")
+            value, at = decode(text, at)
+            yield line, key, value
+            first = False
+            at = _skip(text, at)
+            if text[at : at + 1] == closing:
+                break
+            at = _expect(text, at, ",")
+        if text[at + 1 :].strip(_BLANK):
+            raise json.JSONDecodeError("something follows the end", text, _skip(text, at + 1))
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON ({error.msg})", file=path, line=error.lineno) from error
+
+
+def _read(path: str | os.PathLike) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError("no such file", file=path) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError("not valid UTF-8", file=path, line=line, remedy="save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"could not be read ({error.strerror})", file=path) from error
+    if not text.strip(_BLANK):
+        raise InputError("the file is empty", file=path)
+    return text
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1] and text[at] in _BLANK:
+        at += 1
+    return at
+
+
+def _expect(text: str, at: int, mark: str) -> int:
+    if text[at : at + 1] != mark:
+        raise json.JSONDecodeError(f"expected {mark!r}", text, at)
+    return _skip(text, at + 1)
