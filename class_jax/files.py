@@ -89,6 +89,23 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"not valid JSON ({error.msg})", file=path, line=error.lineno) from error
 
 
+def numbered_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a UTF-8 file without their ends, numbered from 1.
+
+    Raises:
+      InputError: if the file can't be read, or a line is not UTF-8.
+    """
+    line = 0
+    try:
+        with open(path, "rb") as f:
+            for line, raw in enumerate(f, start=1):
+                yield line, raw.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError("not valid UTF-8", file=path, line=line, remedy="convert the file to UTF-8") from error
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", file=path, remedy="check the path") from error
+
+
 def digest_file(path: str | os.PathLike) -> str:
     """Returns the SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as f:

@@ -1,9 +1,13 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Shared fixtures: where the parity fixtures and the real public data lie, if they are there at all."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Tests spend their time in XLA's compiler, on tiny shapes: compile less, in this process and in those it starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -270,7 +270,6 @@ class TrainCheckpoints:
         self, step: int, target: PyTree, expect: Mapping[str, Any], partial: bool
     ) -> tuple[PyTree, dict[str, Any]]:
         document = self._document(step)
-        self._check_expected(step, document["host"], expect)
         wanted, key_types = abstract_leaves(target)
         records = document["arrays"]
         problem = differences(
@@ -284,6 +283,7 @@ class TrainCheckpoints:
         )
         if problem:
             raise InputError(problem, file=self._folder / str(step), remedy="use the configuration it was trained with")
+        self._check_expected(step, document["host"], expect)  # later, since names and shapes say more than digests
         item = nested(wanted)
         args = ocp.args.PyTreeRestore(
             item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=partial

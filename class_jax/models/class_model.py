@@ -1,6 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """CLASS: one encoder-decoder that retrieves with its lower layers and reads with the rest (paper, section 2.2)."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -60,8 +61,9 @@ class DenseHead(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         D, E = config.d_model, config.num_heads * config.d_kv
-        self.query_proj = nn.Kernel((D, E), ("embed", "vector"), D**-0.5, rngs)
-        self.passage_proj = nn.Kernel((D, E), ("embed", "vector"), D**-0.5, rngs)
+        stddev = config.initializer_factor * D**-0.5
+        self.query_proj = nn.Kernel((D, E), ("embed", "vector"), stddev, rngs)
+        self.passage_proj = nn.Kernel((D, E), ("embed", "vector"), stddev, rngs)
         self.norm = nn.RMSNorm(E, config.layer_norm_epsilon, ("vector",))
 
 
@@ -97,10 +99,10 @@ class CLASS(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
         D, V = config.d_model, config.vocab_size
-        self.embed = nn.Embedding((V, D), ("vocab", "embed"), 1.0, rngs)
+        self.embed = nn.Embedding((V, D), ("vocab", "embed"), config.embedding_stddev, rngs)
         self.encoder = Encoder(config, rngs=rngs)
         self.decoder = Decoder(config, rngs=rngs)
-        self.head = nn.Kernel((D, V), ("embed", "vocab"), D**-0.5, rngs)
+        self.head = nn.Kernel((D, V), ("embed", "vocab"), config.initializer_factor * D**-0.5, rngs)
         if config.retriever == "dense":
             self.dense_head = DenseHead(config, rngs=rngs)
 
@@ -124,11 +126,11 @@ class CLASS(nnx.Module):
         states, mask = join(questions, passages)
         T = states.shape[2]
         rows, row_mask = states.reshape(B * N, T, -1), mask.reshape(B * N, T)
-        bias = self.encoder.relative_bias(T, T) + _mask_bias(row_mask)
+        bias, mask_bias = self.encoder.relative_bias(T, T), _mask_bias(row_mask)
         layers_key, out_key = nn.keys_for(key, 2)
         rows = nn.scan_layers(
             self.encoder.reader_layers,
-            lambda layer, x, k: layer(x, bias, k),
+            lambda layer, x, k: layer(x, bias, mask_bias, k),
             rows,
             layers_key,
             remat=self.config.remat,
@@ -182,10 +184,10 @@ class CLASS(nnx.Module):
         embed_key, layers_key = nn.keys_for(key, 2)
         tokens = ids.shape[-1]
         x = nn.dropout(self._embed(ids), self.config.dropout_rate, embed_key)
-        bias = self.encoder.relative_bias(tokens, tokens) + _mask_bias(length_mask(lengths, tokens))
+        bias, mask_bias = self.encoder.relative_bias(tokens, tokens), _mask_bias(length_mask(lengths, tokens))
         return nn.scan_layers(
             self.encoder.retriever_layers,
-            lambda layer, x, k: layer(x, bias, k),
+            lambda layer, x, k: layer(x, bias, mask_bias, k),
             x,
             layers_key,
             remat=self.config.remat,
@@ -243,12 +245,12 @@ def merge(graph: Any, params: Params) -> CLASS:
 
 def model_graph(config: ModelConfig) -> Any:
     """The structure that `merge` joins with parameters; allocates none."""
-    return nnx.split(nnx.eval_shape(lambda: create(config)), nnx.Param)[0]
+    return _abstract(config)[0]
 
 
 def param_shapes(config: ModelConfig) -> Params:
     """Shape and type of every parameter, in a tree like that of `split`; allocates none."""
-    return jax.eval_shape(lambda: split(create(config))[1])
+    return _plain(nnx.as_pure(_abstract(config)[1]))
 
 
 def param_axes(config: ModelConfig) -> Params:
@@ -256,13 +258,18 @@ def param_axes(config: ModelConfig) -> Params:
 
     Dimensions that stack layers are called "layers".
     """
-    state = nnx.split(nnx.eval_shape(lambda: create(config)), nnx.Param)[1]
 
     def axes(param: nnx.Param) -> tuple[str, ...]:
         names = param.get_metadata("axes")
         return ("layers",) * (len(param.shape) - len(names)) + tuple(names)
 
-    return _plain(jax.tree.map(axes, state, is_leaf=lambda x: isinstance(x, nnx.Param)))
+    return _plain(jax.tree.map(axes, _abstract(config)[1], is_leaf=lambda x: isinstance(x, nnx.Param)))
+
+
+@functools.cache
+def _abstract(config: ModelConfig) -> tuple[Any, nnx.State]:
+    """Structure and parameters' shapes; kept, since tracing the model's making takes longer than all who ask for it."""
+    return nnx.split(nnx.eval_shape(lambda: create(config)), nnx.Param)
 
 
 def _plain(tree: Any) -> Any:

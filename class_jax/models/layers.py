@@ -15,6 +15,64 @@ from class_jax.models.config import ModelConfig
 MASKED = -1e9
 
 
+# The three functions below are plain products and sums. Their gradients are spelt out because XLA's CPU back end
+# compiles what autodiff asks for into loops many times slower than the products beside them.
+
+
+def _sum_leading(x: jax.Array, keep: int) -> jax.Array:
+    """Sums all but the last `keep` axes, as a product with ones: a reduction over leading axes is 50 times slower."""
+    rows = x.reshape(-1, math.prod(x.shape[x.ndim - keep :]))
+    ones = jnp.ones((1, rows.shape[0]), x.dtype)
+    return jnp.matmul(ones, rows, preferred_element_type=jnp.float32).reshape(x.shape[x.ndim - keep :])
+
+
+@jax.custom_vjp
+def add_bias(scores: jax.Array, bias: jax.Array) -> jax.Array:
+    """[R, ...] + [1, ...], with the bias's gradient as a product."""
+    return scores + bias
+
+
+add_bias.defvjp(
+    lambda scores, bias: (scores + bias, None),
+    lambda _, gradient: (gradient, _sum_leading(gradient, gradient.ndim - 1)[None]),
+)
+
+
+@jax.custom_vjp
+def scale_by(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """[..., D] * [D], with the scale's gradient as a product."""
+    return x * scale
+
+
+scale_by.defvjp(
+    lambda x, scale: (x * scale, (x, scale)),
+    lambda saved, gradient: (gradient * saved[1], _sum_leading(gradient * saved[0], 1)),
+)
+
+
+@jax.custom_vjp
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., in] x [in, out] -> [..., out], with the kernel's gradient as input^T x gradient.
+
+    Plain autodiff asks for gradient^T x input: what made the gradient (a GELU's derivative, say) is then computed once
+    more, in transposed order.
+    """
+    return x @ kernel
+
+
+def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple:
+    return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(saved: tuple, gradient: jax.Array) -> tuple:
+    x, kernel = saved
+    leading = tuple(range(x.ndim - 1))
+    return gradient @ kernel.T, jax.lax.dot_general(x, gradient, ((leading, leading), ((), ())))
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
 class Kernel(nnx.Module):
     """A matrix without bias, [in, out...], with the logical axis names of its dimensions."""
 
@@ -33,7 +91,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     """T5's layer norm over the last axis: no mean, no bias; computed in float32."""
     wide = x.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
-    return (wide * scale).astype(x.dtype)
+    return scale_by(wide, scale).astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -92,7 +150,8 @@ class RelativeBias(nnx.Module):
         self.bidirectional = bidirectional
         shape = (self.buckets, config.num_heads)
         self.embedding = nnx.Param(
-            config.d_model**-0.5 * jax.random.normal(rngs.params(), shape, jnp.float32), axes=("buckets", "heads")
+            config.initializer_factor * config.d_model**-0.5 * jax.random.normal(rngs.params(), shape, jnp.float32),
+            axes=("buckets", "heads"),
         )
 
     def __call__(self, targets: int, sources: int) -> jax.Array:
@@ -114,40 +173,63 @@ class Attention(nnx.Module):
         D, H, K = config.d_model, config.num_heads, config.d_kv
         self.norm = RMSNorm(D, config.layer_norm_epsilon)
         # T5's initialisation: the scale that attention lacks is folded into the queries.
-        self.q = Kernel((D, H, K), ("embed", "heads", "kv"), (D * K) ** -0.5, rngs)
-        self.k = Kernel((D, H, K), ("embed", "heads", "kv"), D**-0.5, rngs)
-        self.v = Kernel((D, H, K), ("embed", "heads", "kv"), D**-0.5, rngs)
-        self.o = Kernel((H, K, D), ("heads", "kv", "embed"), (H * K) ** -0.5, rngs)
+        factor = config.initializer_factor
+        self.q = Kernel((D, H, K), ("embed", "heads", "kv"), factor * (D * K) ** -0.5, rngs)
+        self.k = Kernel((D, H, K), ("embed", "heads", "kv"), factor * D**-0.5, rngs)
+        self.v = Kernel((D, H, K), ("embed", "heads", "kv"), factor * D**-0.5, rngs)
+        self.o = Kernel((H, K, D), ("heads", "kv", "embed"), factor * (H * K) ** -0.5, rngs)
         self.rate = config.dropout_rate
 
     def queries(self, x: jax.Array) -> jax.Array:
         """[..., T, D] -> [..., H, T, K]."""
-        return jnp.einsum("...td,dhk->...htk", x, self.q.kernel[...].astype(x.dtype))
+        return self._heads(x, self.q)
 
     def keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[..., S, D] -> two of [..., H, S, K]."""
-        k = jnp.einsum("...sd,dhk->...hsk", x, self.k.kernel[...].astype(x.dtype))
-        v = jnp.einsum("...sd,dhk->...hsk", x, self.v.kernel[...].astype(x.dtype))
-        return k, v
+        return self._heads(x, self.k), self._heads(x, self.v)
 
     def output(self, x: jax.Array) -> jax.Array:
         """[..., H, T, K] -> [..., T, D]."""
-        return jnp.einsum("...htk,hkd->...td", x, self.o.kernel[...].astype(x.dtype))
+        H, K, D = self.o.kernel.shape
+        joined = x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], H * K)
+        return matmul(joined, self.o.kernel[...].reshape(H * K, D).astype(x.dtype))
 
-    def self_attend(self, x: jax.Array, bias: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Residual self-attention over rows [R, T, D] with `bias` [1 or R, H, T, T] (positions and mask)."""
+    def _heads(self, x: jax.Array, projection: Kernel) -> jax.Array:
+        D, H, K = projection.kernel.shape
+        projected = matmul(x, projection.kernel[...].reshape(D, H * K).astype(x.dtype))
+        return projected.reshape(*x.shape[:-1], H, K).swapaxes(-2, -3)
+
+    def self_attend(
+        self, x: jax.Array, bias: jax.Array, mask_bias: jax.Array | None, key: jax.Array | None
+    ) -> jax.Array:
+        """Residual self-attention over rows [R, T, D]; `bias` and `mask_bias` as in `attention_probabilities`."""
         weights_key, out_key = keys_for(key, 2)
         normed = self.norm(x)
         k, v = self.keys_values(normed)
-        probabilities = attention_probabilities(self.queries(normed), k, bias)
+        probabilities = attention_probabilities(self.queries(normed), k, bias, mask_bias)
         mixed = mix(dropout(probabilities, self.rate, weights_key), v)
         return x + dropout(self.output(mixed), self.rate, out_key)
 
 
-def attention_probabilities(q: jax.Array, k: jax.Array, bias: jax.Array) -> jax.Array:
-    """Softmax over sources in float32: q [R,H,T,K], k [R,H,S,K], bias [1 or R, 1 or H, 1 or T, S] -> [R,H,T,S]."""
+def attention_probabilities(
+    q: jax.Array, k: jax.Array, bias: jax.Array | None, mask_bias: jax.Array | None
+) -> jax.Array:
+    """Softmax over sources, in float32.
+
+    The two biases stay apart: their sum would be as large as the scores, and so would its gradient in every layer.
+
+    Args:
+      q: [R, H, T, K]. k: [R, H, S, K].
+      bias: of positions, [1, H, T, S], or None.
+      mask_bias: of padding, [R, 1, 1, S], or None.
+
+    Returns:
+      [R, H, T, S].
+    """
     scores = jnp.einsum("rhtk,rhsk->rhts", q, k, preferred_element_type=jnp.float32)
-    return jax.nn.softmax(scores + bias, axis=-1)
+    scores = scores if bias is None else add_bias(scores, bias)
+    scores = scores if mask_bias is None else scores + mask_bias
+    return jax.nn.softmax(scores, axis=-1)
 
 
 def mix(probabilities: jax.Array, v: jax.Array) -> jax.Array:
@@ -161,18 +243,20 @@ class FeedForward(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         D, F = config.d_model, config.d_ff
         self.norm = RMSNorm(D, config.layer_norm_epsilon)
-        self.wi_0 = Kernel((D, F), ("embed", "mlp"), D**-0.5, rngs)
-        self.wi_1 = Kernel((D, F), ("embed", "mlp"), D**-0.5, rngs)
-        self.wo = Kernel((F, D), ("mlp", "embed"), F**-0.5, rngs)
+        factor = config.initializer_factor
+        self.wi_0 = Kernel((D, F), ("embed", "mlp"), factor * D**-0.5, rngs)
+        self.wi_1 = Kernel((D, F), ("embed", "mlp"), factor * D**-0.5, rngs)
+        self.wo = Kernel((F, D), ("mlp", "embed"), factor * F**-0.5, rngs)
         self.rate = config.dropout_rate
 
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Residual: [..., D] -> [..., D]."""
         hidden_key, out_key = keys_for(key, 2)
         normed = self.norm(x)
-        gate = jax.nn.gelu(normed @ self.wi_0.kernel[...].astype(x.dtype), approximate=True)
-        hidden = dropout(gate * (normed @ self.wi_1.kernel[...].astype(x.dtype)), self.rate, hidden_key)
-        return x + dropout(hidden @ self.wo.kernel[...].astype(x.dtype), self.rate, out_key)
+        gate = jax.nn.gelu(matmul(normed, self.wi_0.kernel[...].astype(x.dtype)), approximate=True)
+        linear = matmul(normed, self.wi_1.kernel[...].astype(x.dtype))
+        hidden = dropout(gate * linear, self.rate, hidden_key)
+        return x + dropout(matmul(hidden, self.wo.kernel[...].astype(x.dtype)), self.rate, out_key)
 
 
 class EncoderLayer(nnx.Module):
@@ -182,10 +266,10 @@ class EncoderLayer(nnx.Module):
         self.attention = Attention(config, rngs=rngs)
         self.mlp = FeedForward(config, rngs=rngs)
 
-    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None) -> jax.Array:
-        """[R, T, D] -> [R, T, D]; `bias` as in `Attention.self_attend`."""
+    def __call__(self, x: jax.Array, bias: jax.Array, mask_bias: jax.Array, key: jax.Array | None) -> jax.Array:
+        """[R, T, D] -> [R, T, D]; `bias` and `mask_bias` as in `attention_probabilities`."""
         attention_key, mlp_key = keys_for(key, 2)
-        return self.mlp(self.attention.self_attend(x, bias, attention_key), mlp_key)
+        return self.mlp(self.attention.self_attend(x, bias, mask_bias, attention_key), mlp_key)
 
 
 class DecoderLayer(nnx.Module):
@@ -210,10 +294,10 @@ class DecoderLayer(nnx.Module):
           [B, A, D], and the cross-attention probabilities of the first position, [B, H, S] (before dropout).
         """
         self_key, weights_key, out_key, mlp_key = keys_for(key, 4)
-        x = self.self_attention.self_attend(x, bias, self_key)
+        x = self.self_attention.self_attend(x, bias, None, self_key)
         cross = self.cross_attention
         k, v = cross.keys_values(memory)
-        probabilities = attention_probabilities(cross.queries(cross.norm(x)), k, memory_bias)
+        probabilities = attention_probabilities(cross.queries(cross.norm(x)), k, None, memory_bias)
         mixed = mix(dropout(probabilities, self.rate, weights_key), v)
         x = x + dropout(cross.output(mixed), self.rate, out_key)
         return self.mlp(x, mlp_key), probabilities[:, :, 0]
@@ -237,10 +321,10 @@ class DecoderLayer(nnx.Module):
         k, v = attention.keys_values(normed)
         keys = jax.lax.dynamic_update_slice_in_dim(cache[0], k, position, axis=2)
         values = jax.lax.dynamic_update_slice_in_dim(cache[1], v, position, axis=2)
-        x = x + attention.output(mix(attention_probabilities(attention.queries(normed), keys, bias), values))
+        x = x + attention.output(mix(attention_probabilities(attention.queries(normed), keys, bias, None), values))
         cross = self.cross_attention
         memory_keys, memory_values, memory_bias = memory
-        probabilities = attention_probabilities(cross.queries(cross.norm(x)), memory_keys, memory_bias)
+        probabilities = attention_probabilities(cross.queries(cross.norm(x)), memory_keys, None, memory_bias)
         x = x + cross.output(mix(probabilities, memory_values))
         return self.mlp(x, None), (keys, values)
 

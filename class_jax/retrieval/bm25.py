@@ -7,6 +7,7 @@ Axes: B queries, M passages, R given passage rows, T terms.
 import array
 import functools
 import json
+import logging
 import os
 import re
 import sys
@@ -376,6 +377,7 @@ def _import_bm25s() -> Any:
         import bm25s
     except ImportError as error:
         raise InputError("bm25s is not installed", key="BM25", remedy=_INSTALL) from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
     return bm25s
 
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """What a run trains on: vocabulary, token store, questions; opened from files and checked against the model."""
 
-import csv
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from class_jax.corpus.inputs import language_code
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
+from class_jax.files import numbered_lines
 from class_jax.models.config import ModelConfig
 from class_jax.question_table import QuestionTable
 from class_jax.questions import Question
@@ -110,13 +110,13 @@ def read_passage_languages(path: str | Path, store: TokenStore) -> np.ndarray:
       InputError: for an unknown passage id or language, a row without two columns, or a passage without a language.
     """
     languages = np.full(store.num_passages, "", dtype="U8")
-    with open(path, encoding="utf-8", newline="") as f:
-        for line, row in enumerate(csv.reader(f, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
-            if line == 1 and row[:2] == ["id", "language"]:
-                continue
-            if len(row) < 2:
-                raise InputError(f"{len(row)} columns instead of 2", file=path, line=line, remedy="id<TAB>language")
-            languages[_row(store, row[0], path, line)] = language_code(row[1], file=path, line=line)
+    for line, text in numbered_lines(path):
+        row = text.split("\t")
+        if line == 1 and row[:2] == ["id", "language"]:
+            continue
+        if len(row) < 2:
+            raise InputError(f"{len(row)} columns instead of 2", file=path, line=line, remedy="id<TAB>language")
+        languages[_row(store, row[0], path, line)] = language_code(row[1], file=path, line=line)
     if (missing := np.flatnonzero(languages == "")).size:
         raise InputError(f"{missing.size} passages have no language", file=path, key=store.id(int(missing[0])))
     return languages
@@ -140,13 +140,11 @@ def in_languages(languages: np.ndarray | None, wanted: Sequence[str] | None) -> 
 
 def _read_own_passages(path: str, store: TokenStore) -> dict[str, int]:
     own = {}
-    with open(path, encoding="utf-8", newline="") as f:
-        for line, row in enumerate(csv.reader(f, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
-            if len(row) != 2:
-                raise InputError(
-                    f"{len(row)} columns instead of 2", file=path, line=line, remedy="question<TAB>passage"
-                )
-            own[row[0]] = _row(store, row[1], path, line)
+    for line, text in numbered_lines(path):
+        row = text.split("\t")
+        if len(row) != 2:
+            raise InputError(f"{len(row)} columns instead of 2", file=path, line=line, remedy="question<TAB>passage")
+        own[row[0]] = _row(store, row[1], path, line)
     return own
 
 

@@ -17,6 +17,7 @@ from class_jax.errors import InputError
 from class_jax.evaluation.passages import evaluate_passages
 from class_jax.evaluation.xor_full import evaluate_answers
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
+from class_jax.files import numbered_lines
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
 from class_jax.questions import Question
@@ -171,13 +172,13 @@ class Evaluator:
 
     def _read_gold(self, path: str) -> list[set[int]]:
         gold = {}
-        with open(path, encoding="utf-8") as f:
-            for line, text in enumerate(f, start=1):
-                try:
-                    entry = json.loads(text)
-                    gold[entry["id"]] = set(self.store.rows(entry[self.config.gold_key]).tolist())
-                except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise InputError(f"unusable line ({error})", file=path, line=line) from error
+        for line, text in numbered_lines(path):
+            try:
+                entry = json.loads(text)
+                gold[entry["id"]] = set(self.store.rows(entry[self.config.gold_key]).tolist())
+            except (ValueError, KeyError, TypeError) as error:  # among them an unknown passage id
+                remedy = f'write {{"id": ..., "{self.config.gold_key}": [passage ids]}}'
+                raise InputError(f"unusable line ({error})", file=path, line=line, remedy=remedy) from error
         if missing := [q.id for q in self.questions if not gold.get(q.id)]:
             raise InputError(f"{len(missing)} questions have no gold passage", file=Path(path), key=missing[0])
         return [gold[q.id] for q in self.questions]

@@ -207,6 +207,14 @@ class Feed:
         """
         return self._lists_at(step).version
 
+    def lists_step(self, step: int) -> int:
+        """Returns the training step of the weights that made the passage lists of the batch of `step`.
+
+        Raises:
+          InputError: there are none.
+        """
+        return self._lists_at(step).step
+
     def rows_between(self, start: int, stop: int) -> np.ndarray:
         """Returns the question rows that steps start..stop-1 train on, [questions] int64, sorted, each once."""
         return np.unique(self.sampler.draws(start * self.batch_size, stop * self.batch_size))

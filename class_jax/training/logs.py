@@ -1,6 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """What a run reports: a progress bar, a JSON-lines file, and TensorBoard through CLU where it is installed."""
 
+import contextlib
 import json
 import logging
 import math
@@ -9,7 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from class_jax.errors import InputError
+from class_jax.files import replacing
+
 _log = logging.getLogger(__name__)
+_FREE = "free some space; the same command goes on from the last checkpoint"
 
 
 class MetricLog:
@@ -36,7 +41,8 @@ class MetricLog:
         progress: bool | None = None,
     ):
         self._path = folder / "metrics.jsonl"
-        _drop_after(self._path, start)
+        # A run that starts over measures step 0 again, too.
+        _drop_after(self._path, start if start else -1)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._writer = _tensorboard(folder) if tensorboard else None
         self._questions = questions_per_step
@@ -46,8 +52,11 @@ class MetricLog:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics of a step."""
         values = {name: float(value) for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"could not be written ({error.strerror})", file=self._path, remedy=_FREE) from error
         if self._writer is not None:
             self._writer.write_scalars(step, {name: v for name, v in values.items() if math.isfinite(v)})
 
@@ -64,7 +73,8 @@ class MetricLog:
     def close(self) -> None:
         """Flushes and closes everything."""
         self._bar.close()
-        self._file.close()
+        with contextlib.suppress(OSError):  # every line was flushed when it was written
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -93,4 +103,5 @@ def _drop_after(path: Path, start: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             continue
-    path.write_text("".join(kept), encoding="utf-8")
+    with replacing(path) as f:
+        f.writelines(kept)

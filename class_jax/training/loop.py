@@ -154,6 +154,7 @@ class _Run:
         self.folder, self.config = folder, config
         self.total = config.optimiser.total_steps
         self.mesh = make_mesh(config.mesh)
+        _check_batch_size(config, self.mesh)
         self.data: TrainingData = open_data(config.data, config.model)
         self.optimiser = make_optimiser(config.optimiser)
         self.rate = schedule(config.optimiser)
@@ -192,7 +193,7 @@ class _Run:
         with caught_signals() as stopping:
             for step in range(start, self.total):
                 if self.adopt_at is not None and step + PREFETCH + 1 >= self.adopt_at:
-                    self._adopt()  # before the batch of that step is built ahead
+                    self._adopt(step)  # before the batch of that step is built ahead
                 batch = next(batches)
                 rows = batch.pop("question_rows")
                 state, metrics = self.step(state, batch)
@@ -271,7 +272,7 @@ class _Run:
             self._begin_refresh(done, state.params)
         elif save and self.adopt_at is not None:
             # A checkpoint names lists that lie on the disk, or a refresh that began with its own weights.
-            self._adopt()
+            self._adopt(done)
         metrics = None
         if self.evaluator is not None and (last or done % config.evaluate_every == 0):
             metrics = self._evaluate(done, state.params)
@@ -298,15 +299,16 @@ class _Run:
         private = jax.tree.map(jnp.copy, inference.retriever_params(params))
         self.refresher.start(step, private, step // refresh.every, rows)
 
-    def _adopt(self) -> None:
-        """Waits for the refresh under way and hands its lists to the feed, from the step that was fixed for it."""
+    def _adopt(self, step: int) -> None:
+        """Waits at `step` for the refresh under way and hands its lists to the feed, from the step fixed for it."""
         waited = not self.refresher.finished
         lists = self.refresher.wait()
         self.feed.set_lists(lists, from_step=self.adopt_at)
         self.log.write(
-            self.adopt_at,
+            step,
             {
                 "refresh/version": lists.version,
+                "refresh/from_step": self.adopt_at,
                 "refresh/staleness": self.adopt_at - lists.step,
                 "refresh/training_waited": float(waited),
             },
@@ -326,7 +328,7 @@ class _Run:
         if (step + 1) % self.config.log_every == 0 or step + 1 == self.total:
             values = {name: float(value) for name, value in metrics.items() if name != "per_question"}
             values["learning_rate"] = float(self.rate(step))
-            values["staleness"] = step - self.refresher.current.step
+            values["staleness"] = step - self.feed.lists_step(step)
             self.log.write(step + 1, values)
 
     def _refuse(self, step: int, rows: np.ndarray, per_question: np.ndarray) -> None:
@@ -385,6 +387,17 @@ class _Run:
             questions_fingerprint=table.fingerprint,
             # Lists that a kept checkpoint names must stay as long as it.
             keep=config.checkpoints.keep_last + config.checkpoints.keep_best + 1,
+        )
+
+
+def _check_batch_size(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    pieces = ways * config.losses.micro_batches
+    if config.batch_size < 1 or config.batch_size % pieces:
+        raise InputError(
+            f"is {config.batch_size}, for {ways} devices that share a batch and micro_batches {pieces // ways}",
+            key="TrainConfig.batch_size",
+            remedy=f"use a multiple of {pieces}",
         )
 
 

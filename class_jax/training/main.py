@@ -3,6 +3,7 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,17 @@ from absl import flags
 
 import gin
 from class_jax.errors import InputError
+from class_jax.files import replacing
 from class_jax.training import loop
 
-_FLAGS = flags.FlagValues()
-flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.", flag_values=_FLAGS)
-flags.DEFINE_multi_string("gin_bindings", [], "Single gin binding; may be given several times.", flag_values=_FLAGS)
-flags.DEFINE_list("gin_search_paths", ["."], "Folders in which gin files are looked for.", flag_values=_FLAGS)
+
+def _make_flags() -> flags.FlagValues:
+    """New ones for every call: parsing into the same ones again would add to the earlier values."""
+    made = flags.FlagValues()
+    flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.", flag_values=made)
+    flags.DEFINE_multi_string("gin_bindings", [], "Single gin binding; may be given several times.", flag_values=made)
+    flags.DEFINE_list("gin_search_paths", ["."], "Folders in which gin files are looked for.", flag_values=made)
+    return made
 
 
 def rewrite_gin_flags(argv: Sequence[str]) -> list[str]:
@@ -45,14 +51,15 @@ def train_from_gin(files: Sequence[str], bindings: Sequence[str], search_paths: 
         raise InputError("is not set", key="MODEL_DIR", remedy="--gin.MODEL_DIR=\"'runs/name'\"") from error
     folder = Path(str(model_dir))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.gin").write_text(gin.config_str(), encoding="utf-8")
+    with replacing(folder / "config.gin") as f:
+        f.write(gin.config_str())
     try:
         return train()
     except (RuntimeError, ValueError, TypeError) as error:
-        # Gin reports a missing or wrongly typed setting in this way, when the configured object is made.
-        if not isinstance(error, InputError) and "gin" in str(error).lower():
-            raise InputError(_first_line(error), file=", ".join(files), remedy="see the run's config.gin") from error
-        raise
+        # Before training begins, gin reports a missing or unknown setting in this way.
+        if isinstance(error, InputError) or _in_train(error):
+            raise
+        raise InputError(_one_line(error), file=", ".join(files), remedy=f"see {folder / 'config.gin'}") from error
 
 
 def parse(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",)) -> None:
@@ -69,24 +76,40 @@ def parse(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[
     except (OSError, ValueError, SyntaxError, AttributeError, ImportError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(_first_line(error), file=", ".join(files), remedy="check the name's spelling") from error
+        raise InputError(_one_line(error), file=", ".join(files), remedy="check the name's spelling") from error
 
 
-def _first_line(error: BaseException) -> str:
+def configured(files: Sequence[str], bindings: Sequence[str]) -> loop.TrainConfig:
+    """The run that gin files and bindings describe, without running it; raises as `parse` does."""
+    parse(files, bindings)
+    return gin.get_configurable(loop.TrainConfig)()
+
+
+def _in_train(error: BaseException) -> bool:
+    """Whether the error comes from training itself, not from making its configuration."""
+    return any(frame.f_code is loop.train.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:400]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the trainer; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
+    # By force: absl puts a handler of its own on the root logger.
+    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)
+    found = _make_flags()
     try:
-        _FLAGS(rewrite_gin_flags(sys.argv if argv is None else argv))
-        if not _FLAGS.gin_file:
+        _, *rest = found(rewrite_gin_flags(sys.argv if argv is None else argv))
+        if rest:
+            raise InputError("is not understood", key=rest[0], remedy="settings start with --gin_file= or --gin.NAME=")
+        if not found.gin_file:
             raise InputError("is not set", key="--gin_file", remedy="for example --gin_file=gin/runs/demo_stage1.gin")
-        train_from_gin(_FLAGS.gin_file, _FLAGS.gin_bindings, _FLAGS.gin_search_paths)
+        train_from_gin(found.gin_file, found.gin_bindings, found.gin_search_paths)
     except (InputError, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Gin adds lines about the configurable that an error passed through.
+        print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 2
     return 0

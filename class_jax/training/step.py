@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from class_jax.errors import InputError, nearest
 from class_jax.models.class_model import Params, create, merge, model_graph, param_shapes, split
 from class_jax.models.config import ModelConfig
 from class_jax.training import sharding
@@ -87,7 +88,12 @@ def make_train_step(
 
     Returns:
       The step. Metrics are scalars (loss, its parts, grad_norm), and per_question [B] for naming a bad question.
+
+    Raises:
+      InputError: for an unknown objective, or a mesh that does not divide a parameter.
     """
+    if objective not in OBJECTIVES:
+        raise InputError(f"unknown value {objective!r}", key="objective", remedy=nearest(objective, OBJECTIVES))
     graph = model_graph(config)
     loss_function = OBJECTIVES[objective]
 

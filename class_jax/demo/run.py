@@ -1,0 +1,228 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""The embedded main job: CLASS pre-trained, refreshed, evaluated and asked questions, on one small encyclopaedia.
+
+Everything that it makes lies under one folder: data, vocabulary, token store, both stages' runs, the table of results
+and the learning curves. Interrupted, the same command goes on where it was.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from class_jax import inference
+from class_jax.corpus.passages import read_passages
+from class_jax.corpus.vocabulary import train_vocabulary
+from class_jax.demo.encyclopaedia import QUESTION_LANGUAGES, build_encyclopaedia
+from class_jax.errors import InputError
+from class_jax.evaluation.curves import plot_curves, read_metrics
+from class_jax.evaluation.tables import Column, Table
+from class_jax.files import read_json, write_json
+from class_jax.questions import Question, read_anchor_questions, read_parallel, read_xor
+from class_jax.retrieval.bm25 import BM25
+from class_jax.training import loop, weights
+from class_jax.training.data import open_data
+from class_jax.training.evaluator import Evaluator
+from class_jax.training.main import configured, train_from_gin
+
+VOCABULARY_SIZE = 8000
+ASKED_LANGUAGES = ("fi", "ja", "te")
+_STAGES = ("stage1", "stage2")
+
+
+def paths(folder: Path) -> dict[str, str]:
+    """The gin macros of `gin/runs/demo_*.gin` that name files, for a run under `folder`."""
+    data = folder / "data"
+    names = {
+        "VOCABULARY": data / "vocabulary.model",
+        "STORE": data / "store",
+        "PASSAGES": data / "passages.tsv",
+        "PASSAGE_LANGUAGES": data / "passage_languages.tsv",
+        "HELDOUT": data / "heldout.jsonl",
+        "GOLD": data / "heldout_gold.jsonl",
+    }
+    return {name: str(path) for name, path in names.items()}
+
+
+def bindings(folder: Path, stage: str) -> list[str]:
+    """Gin bindings that put a stage's files under `folder`."""
+    own = dict(paths(folder), MODEL_DIR=str(folder / stage))
+    data = folder / "data"
+    if stage == "stage1":
+        own["QUESTIONS"] = str(data / "parallel.tsv")
+    else:
+        own["QUESTIONS"] = str(data / "anchor_questions.tsv")
+        own["OWN_PASSAGES"] = str(data / "anchor_questions.passages.tsv")
+        own["INIT_FROM"] = str(folder / "stage1")
+    return [f"{name} = {value!r}" for name, value in own.items()]
+
+
+def gin_file(stage: str) -> str:
+    """The stage's configuration, found beside the package."""
+    return str(Path(__file__).resolve().parents[2] / "gin" / "runs" / f"demo_{stage}.gin")
+
+
+def prepare(folder: Path) -> dict:
+    """Writes the encyclopaedia's files and trains the vocabulary on what training may see; returns counts."""
+    data = folder / "data"
+    counts = data / "counts.json"
+    if counts.exists():
+        return read_json(counts)
+    found = build_encyclopaedia(data)
+    train_vocabulary(_training_texts(data), data / "vocabulary.model", VOCABULARY_SIZE)
+    write_json(counts, found)
+    return found
+
+
+def _training_texts(data: Path) -> Iterator[str]:
+    for passage in read_passages(data / "passages.tsv"):
+        yield passage.title
+        yield passage.text
+    for question in (*read_parallel(data / "parallel.tsv"), *read_anchor_questions(data / "anchor_questions.tsv")):
+        yield question.text
+        yield from question.answers
+
+
+def run(folder: Path, extra: list[str], console: Console) -> Table:
+    """The whole job; returns the table of results.
+
+    Args:
+      folder: where everything is written.
+      extra: further gin bindings for both stages.
+      console: where it prints.
+
+    Raises:
+      InputError: see `class_jax.training.loop.train`.
+    """
+    clock = _Clock(console)
+    clock.say("writing the encyclopaedia, training a vocabulary")
+    counts = prepare(folder)
+    languages = counts["languages"]
+    console.print(
+        f"{counts['entities']} entities, {counts['facts']} facts, "
+        f"{sum(c['passages'] for c in languages.values())} passages in {len(languages)} languages, "
+        f"{sum(c['heldout'] for c in languages.values())} held-out questions"
+    )
+    scores = {}
+    for stage, what in zip(_STAGES, ("distillation from a BM25 English teacher", "end-to-end training"), strict=True):
+        clock.say(f"{stage}: {what}")
+        scores[stage] = _stage(folder, stage, extra)
+    clock.say("scoring BM25 and the untrained model, asking questions")
+    config = configured([gin_file("stage2")], [*bindings(folder, "stage2"), *extra])
+    data = open_data(config.data, config.model)
+    evaluator = Evaluator(config.evaluation, config.model, data.vocabulary, data.store, data.languages)
+    scores["bm25"] = _bm25_scores(evaluator)
+    scores["untrained"] = _first_scores(folder / "stage1")
+    table = results(scores, evaluator.questions)
+    table.write(folder / "results")
+    runs = {stage.replace("stage", "stage "): folder / stage / "metrics.jsonl" for stage in _STAGES}
+    plot_curves(runs, folder / "curves.png", in_sequence=True, title="CLASS on the embedded encyclopaedia")
+    ask(folder, config, evaluator, console)
+    table.print(console)
+    clock.say(f"done; table, curves and weights are in {folder}")
+    return table
+
+
+def _stage(folder: Path, stage: str, extra: list[str]) -> dict[str, float]:
+    """Trains a stage, or reads its scores where it is done."""
+    done = folder / stage / "scores.json"
+    if done.exists():
+        return read_json(done)
+    scores = train_from_gin([gin_file(stage)], [*bindings(folder, stage), *extra])
+    write_json(done, scores)
+    return scores
+
+
+def _first_scores(run_folder: Path) -> dict[str, float]:
+    """The evaluation before the first step, from a run's metrics."""
+    series = read_metrics(run_folder / "metrics.jsonl")
+    first = {name: values[0] for name, (steps, values) in series.items() if len(steps) and steps[0] == 0}
+    return {name: float(value) for name, value in first.items() if name.startswith("eval/")}
+
+
+def _bm25_scores(evaluator: Evaluator) -> dict[str, float]:
+    """R@k of BM25 over the passages that the retriever searches; it has no reader, so no F1."""
+    index = BM25.from_store(evaluator.store, stem=True)
+    texts = [question.text for question in evaluator.questions]
+    rows, _ = index.search(texts, max(evaluator.config.ks), allowed=evaluator.retrieve_allowed)
+    return evaluator.score_rows(rows)
+
+
+def results(scores: dict[str, dict[str, float]], questions: list[Question]) -> Table:
+    """The demo's table: R@1 and R@5 over English passages by language, macro F1 and EM over all passages."""
+    languages = [code for code in QUESTION_LANGUAGES if any(q.language == code for q in questions)]
+    groups = (*languages, "macro")
+    columns = [Column("model"), *(Column(group, f"R@{k}", percent=True) for k in (1, 5) for group in groups)]
+    names = [f"eval/R@{k}/{group}" for k in (1, 5) for group in groups]
+    columns += [Column("F1", "macro", percent=True), Column("EM", "macro", percent=True)]
+    names += ["eval/f1/macro", "eval/em/macro"]
+    titles = {"bm25": "BM25", "untrained": "untrained", "stage1": "after stage 1", "stage2": "after stage 2"}
+    rows = [[title, *(scores[key].get(name) for name in names)] for key, title in titles.items()]
+    notes = (
+        "R@k: a passage that states the answer among the first k English passages.",
+        "F1 and EM: answers in the question's language, read from passages in all languages.",
+    )
+    return Table(f"{len(questions)} held-out questions in {len(languages)} languages", columns, rows, notes)
+
+
+def ask(folder: Path, config: loop.TrainConfig, evaluator: Evaluator, console: Console) -> None:
+    """Answers one held-out question in each of three languages and shows the passages that were read."""
+    params = weights.load_params(str(folder / "stage2"), config.model)
+    by_language = {q.language: i for i, q in reversed(list(enumerate(evaluator.questions)))}
+    chosen = [by_language[code] for code in ASKED_LANGUAGES if code in by_language]
+    retriever = inference.retriever_params(params)
+    rows, scores = evaluator.search(retriever, evaluator.config.num_passages, evaluator.read_allowed)
+    answers = evaluator.answer(params, rows, scores)
+    for i in chosen:
+        question = evaluator.questions[i]
+        right = " / ".join(question.answers)
+        console.print(f"\n[bold]{question.text}[/bold] ({question.language})", highlight=False)
+        console.print(
+            f"  answer: [bold]{answers.texts[i]}[/bold]  (expected: {right}; "
+            f"log-probability {answers.log_probabilities[i]:.2f})",
+            highlight=False,
+        )
+        order = np.argsort(-answers.passage_attention[i])[:3]
+        for n in order:
+            passage = evaluator.store.passage(int(rows[i, n]))
+            console.print(
+                f"  {answers.passage_attention[i, n]:.2f} of the reader's attention, score {scores[i, n]:.1f}: "
+                f"{passage.title}: {passage.text[:100]}",
+                highlight=False,
+            )
+
+
+class _Clock:
+    """Says what begins, and how long the job has run."""
+
+    def __init__(self, console: Console):
+        self.console, self.begun = console, time.monotonic()
+
+    def say(self, what: str) -> None:
+        self.console.print(f"[bold green][{time.monotonic() - self.begun:4.0f} s][/bold green] {what}")
+
+
+def main() -> int:
+    """Runs the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write")
+    parser.add_argument("--gin", action="append", default=[], help="a further gin binding for both stages")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname).1s %(name)s: %(message)s")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        run(arguments.out, arguments.gin, Console())
+    except InputError as error:
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
