@@ -36,10 +36,7 @@ def maxsim(
     """
 
     def scores(vectors: jax.Array, mask: jax.Array) -> jax.Array:
-        # Axes stay in the product's own order, b q m p: moving M before Q would copy the largest array here.
-        where = _best_token(jnp.einsum("bqk,mpk->bqmp", *map(jax.lax.stop_gradient, (query_vectors, vectors))), mask)
-        best = vectors[jnp.arange(len(vectors)), where]  # [B, Q, M, K]
-        match = jnp.einsum("bqk,bqmk->bqm", query_vectors, best, preferred_element_type=jnp.float32)
+        match = _best_matches(query_vectors, vectors, mask)
         return jnp.where(query_mask[..., None], match, 0.0).sum(axis=1)
 
     M = passage_vectors.shape[0]
@@ -101,6 +98,27 @@ def score_own(questions: Encoded, passages: Encoded, *, mean: bool = False) -> j
     if questions.vectors.ndim == 2:
         return dense_own(questions.vectors, passages.vectors)
     return maxsim_own(questions.vectors, questions.mask, passages.vectors, passages.mask, mean=mean)
+
+
+@jax.custom_vjp
+def _best_matches(queries: jax.Array, vectors: jax.Array, mask: jax.Array) -> jax.Array:
+    """Best match of every question token in every passage: [B, Q, K], [M, P, K], [M, P] -> [B, Q, M]."""
+    # Axes stay in the product's own order, b q m p: moving M before Q would copy the largest array here.
+    match = jnp.einsum("bqk,mpk->bqmp", queries, vectors, preferred_element_type=jnp.float32)
+    return jnp.where(mask, match, PADDED).max(axis=-1)
+
+
+def _looked_up_matches(queries: jax.Array, vectors: jax.Array, mask: jax.Array) -> jax.Array:
+    """As `_best_matches`, through the index of the best token: what the gradient needs; see `_best_token`."""
+    match = jnp.einsum("bqk,mpk->bqmp", *map(jax.lax.stop_gradient, (queries, vectors)))
+    best = vectors[jnp.arange(len(vectors)), _best_token(match, mask)]  # [B, Q, M, K]
+    return jnp.einsum("bqk,bqmk->bqm", queries, best, preferred_element_type=jnp.float32)
+
+
+_best_matches.defvjp(
+    lambda queries, vectors, mask: jax.vjp(lambda q, v: _looked_up_matches(q, v, mask), queries, vectors),
+    lambda pull, gradient: (*pull(gradient), None),
+)
 
 
 def _best_token(match: jax.Array, passage_mask: jax.Array) -> jax.Array:

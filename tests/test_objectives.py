@@ -117,7 +117,8 @@ def test_the_loss_is_the_sum_of_its_parts(whole):
     else:
         expected = 8 * (parts["distillation"] + parts["alignment"])
         expected += parts["reader"] + parts["answer_alignment"] + parts["attention"]
-        assert float(metrics["per_question"].mean()) == pytest.approx(parts["reader"], rel=1e-5)
+        retriever = 8 * (parts["distillation"] + parts["alignment"])
+        assert float(metrics["per_question"].mean()) == pytest.approx(retriever + parts["reader"], rel=1e-5)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
@@ -150,12 +151,28 @@ def test_stage1_without_alignment_or_reading(params):
     assert float(metrics["alignment"]) == 0 == float(metrics["answer_alignment"])
     expected = 8 * full["distillation"] + full["reader"] + full["attention"]
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    (loss, metrics), gradients = run("stage1", params, read=False, gradients=True)
+    (loss, metrics), gradients = run("stage1", params, read_pairs=0, gradients=True)
     assert float(loss) == pytest.approx(float(8 * (full["distillation"] + full["alignment"])), rel=1e-5)
     assert "reader" not in metrics
     # Only the retriever learns, and the first reader layer's queries and keys, which it uses.
     assert all((leaf == 0).all() for leaf in jax.tree.leaves((gradients["decoder"], gradients["head"])))
     assert (gradients["encoder"]["reader_layers"]["attention"]["q"]["kernel"][0, :, CONFIG.retriever_head] != 0).any()
+
+
+def test_stage1_may_read_the_first_pairs_alone(params):
+    batch = make_batch("stage1")
+    half = len(batch["passage_ids"]) // 2
+    rows = np.r_[:half, 2 * half : 3 * half]
+    part = {name: x[rows] if name[0] in "qa" else x[:half] for name, x in batch.items()}
+    part["teacher_scores"] = part["teacher_scores"][:, : part["passage_ids"].shape[0] * part["passage_ids"].shape[1]]
+    _, all_pairs = run("stage1", params)
+    loss, metrics = run("stage1", params, read_pairs=half)
+    _, first_pairs = run("stage1", params, part)
+    for name in ("distillation", "alignment"):
+        assert float(metrics[name]) == pytest.approx(float(all_pairs[name]), rel=1e-5)
+    for name in ("reader", "answer_alignment", "attention"):
+        assert float(metrics[name]) == pytest.approx(float(first_pairs[name]), rel=1e-4)
+    assert np.isfinite(float(loss))
 
 
 def test_stage1_with_a_teacher_that_does_not_read(params):

@@ -276,7 +276,9 @@ class TrainCheckpoints:
             {name: _kind(r["shape"], document["random_keys"].get(name, r["dtype"])) for name, r in records.items()},
             {
                 "/".join(path): _kind(leaf.shape, key_types.get("/".join(path), leaf.dtype))
-                for path, leaf in wanted.items()
+                for path, leaf in sorted(
+                    wanted.items(), key=lambda item: len(item[0])
+                )  # parameters before their moments
             },
             wanted_by="the target",
             allow_extra=partial,

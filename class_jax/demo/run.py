@@ -24,7 +24,7 @@ from class_jax.errors import InputError
 from class_jax.evaluation.curves import plot_curves, read_metrics
 from class_jax.evaluation.tables import Column, Table
 from class_jax.files import read_json, write_json
-from class_jax.questions import Question, read_anchor_questions, read_parallel, read_xor
+from class_jax.questions import Question, read_anchor_questions, read_parallel
 from class_jax.retrieval.bm25 import BM25
 from class_jax.training import loop, weights
 from class_jax.training.data import open_data

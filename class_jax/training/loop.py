@@ -239,7 +239,10 @@ class _Run:
                 self._begin_refresh(step, state.params)
             _log.info("going on at step %d of %d", step, self.total)
             return state, step
-        params = None if config.init_from is None else weights.load_params(config.init_from, config.model, config.seed)
+        params = None
+        if config.init_from is not None:
+            fingerprint = self.data.vocabulary.fingerprint
+            params = weights.load_params(config.init_from, config.model, config.seed, vocabulary=fingerprint)
         state = init_state(config.model, self.optimiser, self.mesh, seed=config.seed, params=params)
         self.feed.set_lists(self._first_lists(state.params), from_step=0)
         return state, 0

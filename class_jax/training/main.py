@@ -6,13 +6,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
+from typing import Any
 
 from absl import flags
 
 import gin
-from class_jax.errors import InputError
+from class_jax.errors import InputError, nearest
 from class_jax.files import replacing
 from class_jax.training import loop
+from class_jax.training.gin_errors import explained
 
 
 def _make_flags() -> flags.FlagValues:
@@ -59,7 +62,7 @@ def train_from_gin(files: Sequence[str], bindings: Sequence[str], search_paths: 
         # Before training begins, gin reports a missing or unknown setting in this way.
         if isinstance(error, InputError) or _in_train(error):
             raise
-        raise InputError(_one_line(error), file=", ".join(files), remedy=f"see {folder / 'config.gin'}") from error
+        raise explained(error, files) from error
 
 
 def parse(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",)) -> None:
@@ -71,12 +74,19 @@ def parse(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[
     gin.clear_config()
     for path in search_paths:
         gin.add_config_file_search_path(path)
+    for file in files:
+        if not any((Path(path) / file).exists() for path in search_paths):
+            near = (str(path) for path in Path(file).parent.glob("*.gin"))
+            raise InputError("no such gin file", file=file, remedy=nearest(file, near))
+    logging.disable()  # gin logs each place in which it looks for an included file
     try:
         gin.parse_config_files_and_bindings(list(files), list(bindings))
-    except (OSError, ValueError, SyntaxError, AttributeError, ImportError, TypeError) as error:
+    except (OSError, ValueError, SyntaxError, AttributeError, ImportError, TypeError, NameError, TokenError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(_one_line(error), file=", ".join(files), remedy="check the name's spelling") from error
+        raise explained(error, files) from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def configured(files: Sequence[str], bindings: Sequence[str]) -> loop.TrainConfig:
@@ -90,8 +100,11 @@ def _in_train(error: BaseException) -> bool:
     return any(frame.f_code is loop.train.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]
+def _without_closed_loops(unraisable: Any) -> None:
+    """Leaves out what TensorStore reports of a failed save to an event loop that is gone: the save itself raises."""
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)
+    sys.unraisablehook = _without_closed_loops
     found = _make_flags()
     try:
         _, *rest = found(rewrite_gin_flags(sys.argv if argv is None else argv))

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from class_jax.errors import InputError
 from class_jax.retrieval.bm25 import BM25
@@ -57,14 +58,17 @@ def lists_by_teacher(config: Bm25TeacherConfig, teacher: BM25, data: TrainingDat
     texts = [data.table.english(row) for row in range(len(data.table))]
     if "" in texts:
         raise InputError("has no English text", key=data.table.id(texts.index("")), remedy="use parallel questions")
+    # One English question has a row for each language: it is searched once.
+    unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
     rows, scores = [], []
-    for start in range(0, len(texts), _SEARCH_BATCH):
-        found = teacher.search(texts[start : start + _SEARCH_BATCH], config.list_length, allowed=data.allowed)
+    for start in tqdm(range(0, len(unique), _SEARCH_BATCH), desc="teacher's passages", unit="batch", disable=None):
+        batch = list(unique[start : start + _SEARCH_BATCH])
+        found = teacher.search(batch, config.list_length, allowed=data.allowed)
         rows.append(found[0])
         scores.append(found[1])
     return PassageLists(
-        rows=np.concatenate(rows),
-        scores=np.concatenate(scores),
+        rows=np.concatenate(rows)[place],
+        scores=np.concatenate(scores)[place],
         version=0,
         step=0,
         corpus=data.store.fingerprint,
