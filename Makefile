@@ -20,10 +20,7 @@ test-slow: $(VENV)/.torch
 	$(BIN)/python -m pytest -m slow
 
 real: $(VENV)/.installed
-	test -e runs/real_parallel/data/counts.json || \
-	  $(BIN)/python -m class_jax.demo.real --data $(DATA) --out runs/real_parallel/data
-	$(BIN)/python run_train.py --gin_file=gin/runs/real_parallel.gin \
-	  --gin.MODEL_DIR="'runs/real_parallel'" --gin.DATA="'$(DATA)'"
+	$(BIN)/python -m class_jax.demo.real --data $(DATA) --out runs/real_parallel
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from class_jax.question_table import QuestionTable, Ragged
 from class_jax.questions import Question
 from class_jax.retrieval.lists import PassageLists
 from class_jax.training import feed as feeds
+from class_jax.training.noise import add_noise
 from class_jax.training.sampler import LanguageSampler, language_shares
 
 PASSAGES, RANKS = 60, 9
@@ -476,3 +477,18 @@ def test_imports_without_tensorflow():
     )
     root = Path(feeds.__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_noise_keeps_every_token_in_order_and_fits():
+    rng = np.random.default_rng(0)
+    lengths = np.array([3, 12, 1, 11], np.int32)
+    ids = np.where(np.arange(12) < lengths[:, None], rng.integers(100, 200, (4, 12)), 0).astype(np.int32)
+    pieces = np.arange(10, 20, dtype=np.int32)
+    noisy, longer = add_noise(ids, lengths, pieces, 3.0, np.random.default_rng(1))
+    again, _ = add_noise(ids, lengths, pieces, 3.0, np.random.default_rng(1))
+    np.testing.assert_array_equal(noisy, again)
+    assert (longer >= lengths).all() and (longer <= 12).all() and longer[1] == 12 and (longer > lengths).any()
+    for row in range(4):
+        kept = [token for token in noisy[row, : longer[row]] if token >= 100]
+        assert kept == ids[row, : lengths[row]].tolist()
+        assert noisy[row, 0] == ids[row, 0] and (noisy[row, longer[row] :] == 0).all()

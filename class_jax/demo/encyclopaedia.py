@@ -72,7 +72,7 @@ _NEAR = {
     "work_year": ("author",),
 }
 # A page of more words is spread evenly over several passages, each below 200 tokens; Korean packs more into a word.
-_PASSAGE_WORDS = {**dict.fromkeys(LANGUAGES, 30), "ko": 24}
+_PASSAGE_WORDS = {**dict.fromkeys(LANGUAGES, 24), "ko": 20}
 _UNSPACED = {"ja": 2}  # languages without blanks between words: characters counted as one word
 _HELD_OUT = 98  # held-out questions per language
 _UNSEEN = 0.15  # share of them whose fact no training question asks

@@ -9,19 +9,37 @@ Makes public-format files for `gin/runs/real_parallel.gin` from a folder of publ
 import argparse
 import hashlib
 import json
+import logging
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.console import Console
+
 from class_jax.corpus.dump import passages_from_dump
+from class_jax.corpus.inputs import passage_text, question_text
 from class_jax.corpus.passages import Passage, read_passages, write_passages
 from class_jax.corpus.vocabulary import train_vocabulary
+from class_jax.demo.run import bm25_scores, first_scores
 from class_jax.errors import InputError
-from class_jax.files import replacing, write_json
+from class_jax.evaluation.tables import Column, Table
+from class_jax.files import read_json, replacing, write_json
 from class_jax.questions import Question, read_parallel_lines, read_xquad, read_xquad_paragraphs
+from class_jax.training.data import open_data
+from class_jax.training.evaluator import Evaluator
+from class_jax.training.main import configured, train_from_gin
 
 PARALLEL_LANGUAGES = ("ar", "bn", "fi", "ja", "ko", "ru", "te")
 XQUAD_LANGUAGES = ("ar", "de", "ru")
+# The gin macros of gin/runs/real_parallel.gin that name prepared files.
+_FILES = {
+    "VOCABULARY": "vocabulary.model",
+    "STORE": "store",
+    "PASSAGES": "passages.tsv",
+    "HELDOUT": "heldout.jsonl",
+    "GOLD": "heldout_gold.jsonl",
+}
 
 
 def is_training(question_id: str) -> bool:
@@ -48,8 +66,13 @@ def prepare(data: Path, out: Path, vocabulary_size: int = 16000) -> dict[str, in
     pairs = list(training_pairs(data))
     counts["training pairs"] = len(pairs)
     counts |= _write_heldout(data, out)
-    texts = (text for pair in pairs for text in (pair.text, pair.english))
-    passages = (f"{p.title} {p.text}" for p in read_passages(out / "passages.tsv"))
+    # Texts as the model meets them: with their prefixes, which would cost many pieces otherwise.
+    texts = (
+        question_text(text, language)
+        for pair in pairs
+        for text, language in ((pair.text, pair.language), (pair.english, "en"))
+    )
+    passages = (passage_text(passage) for passage in read_passages(out / "passages.tsv"))
     train_vocabulary(_chained(texts, passages), out / "vocabulary.model", vocabulary_size)
     write_json(out / "counts.json", counts)
     return counts
@@ -99,20 +122,56 @@ def _chained(*sources: Iterator) -> Iterator[str | Passage]:
         yield from source
 
 
+def run(data: Path, out: Path, extra: list[str], console: Console) -> Table:
+    """Prepares the data, trains stage 1, and compares it with BM25 and the untrained model.
+
+    Args:
+      data: the folder of public data.
+      out: where everything is written; interrupted, the same call goes on where it was.
+      extra: further gin bindings.
+      console: where it prints.
+
+    Raises:
+      InputError: for missing or malformed data; see also `class_jax.training.loop.train`.
+    """
+    prepared = out / "data"
+    if not (prepared / "counts.json").exists():
+        prepare(data, prepared)
+    console.print(", ".join(f"{name}: {count}" for name, count in read_json(prepared / "counts.json").items()))
+    bindings = [f"MODEL_DIR = {str(out)!r}", f"DATA = {str(data)!r}"]
+    bindings += [f"{name} = {str(prepared / file)!r}" for name, file in _FILES.items()]
+    file = str(Path(__file__).resolve().parents[2] / "gin" / "runs" / "real_parallel.gin")
+    begun = time.monotonic()
+    scores = {"after stage 1": train_from_gin([file], [*bindings, *extra])}
+    minutes = (time.monotonic() - begun) / 60
+    config = configured([file], [*bindings, *extra])
+    opened = open_data(config.data, config.model)
+    evaluator = Evaluator(config.evaluation, config.model, opened.vocabulary, opened.store, opened.languages)
+    scores = {"BM25": bm25_scores(evaluator), "untrained": first_scores(out), **scores}
+    groups = ("en", *XQUAD_LANGUAGES)
+    columns = [Column("model"), *(Column(group, f"R@{k}", percent=True) for group in groups for k in (1, 5, 20))]
+    names = [f"eval/R@{k}/{group}" for group in groups for k in (1, 5, 20)]
+    rows = [[title, *(found.get(name) for name in names)] for title, found in scores.items()]
+    notes = (f"The right paragraph among {opened.store.num_passages} passages.", f"Trained in {minutes:.0f} minutes.")
+    table = Table("Held-out XQuAD questions", columns, rows, notes)
+    table.write(out / "results")
+    table.print(console)
+    return table
+
+
 def main() -> int:
-    """Prepares the data; returns the exit status."""
+    """Runs the job; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the public data")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--vocabulary_size", type=int, default=16000)
+    parser.add_argument("--out", type=Path, default=Path("runs/real_parallel"), help="folder to write")
+    parser.add_argument("--gin", action="append", default=[], help="a further gin binding, such as STEPS=100")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname).1s %(name)s: %(message)s")
     try:
-        counts = prepare(arguments.data, arguments.out, arguments.vocabulary_size)
+        run(arguments.data, arguments.out, arguments.gin, Console())
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
-    for name, count in counts.items():
-        print(f"{name}: {count}")
     return 0
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from class_jax import inference
+from class_jax.corpus.inputs import passage_text, question_text
 from class_jax.corpus.passages import read_passages
 from class_jax.corpus.vocabulary import train_vocabulary
 from class_jax.demo.encyclopaedia import QUESTION_LANGUAGES, build_encyclopaedia
@@ -81,11 +82,11 @@ def prepare(folder: Path) -> dict:
 
 
 def _training_texts(data: Path) -> Iterator[str]:
+    """Texts as the model meets them: with their prefixes, which would cost many pieces otherwise."""
     for passage in read_passages(data / "passages.tsv"):
-        yield passage.title
-        yield passage.text
+        yield passage_text(passage)
     for question in (*read_parallel(data / "parallel.tsv"), *read_anchor_questions(data / "anchor_questions.tsv")):
-        yield question.text
+        yield question_text(question.text, question.language)
         yield from question.answers
 
 
@@ -117,8 +118,8 @@ def run(folder: Path, extra: list[str], console: Console) -> Table:
     config = configured([gin_file("stage2")], [*bindings(folder, "stage2"), *extra])
     data = open_data(config.data, config.model)
     evaluator = Evaluator(config.evaluation, config.model, data.vocabulary, data.store, data.languages)
-    scores["bm25"] = _bm25_scores(evaluator)
-    scores["untrained"] = _first_scores(folder / "stage1")
+    scores["bm25"] = bm25_scores(evaluator)
+    scores["untrained"] = first_scores(folder / "stage1")
     table = results(scores, evaluator.questions)
     table.write(folder / "results")
     runs = {stage.replace("stage", "stage "): folder / stage / "metrics.jsonl" for stage in _STAGES}
@@ -139,14 +140,14 @@ def _stage(folder: Path, stage: str, extra: list[str]) -> dict[str, float]:
     return scores
 
 
-def _first_scores(run_folder: Path) -> dict[str, float]:
+def first_scores(run_folder: Path) -> dict[str, float]:
     """The evaluation before the first step, from a run's metrics."""
     series = read_metrics(run_folder / "metrics.jsonl")
     first = {name: values[0] for name, (steps, values) in series.items() if len(steps) and steps[0] == 0}
     return {name: float(value) for name, value in first.items() if name.startswith("eval/")}
 
 
-def _bm25_scores(evaluator: Evaluator) -> dict[str, float]:
+def bm25_scores(evaluator: Evaluator) -> dict[str, float]:
     """R@k of BM25 over the passages that the retriever searches; it has no reader, so no F1."""
     index = BM25.from_store(evaluator.store, stem=True)
     texts = [question.text for question in evaluator.questions]

@@ -35,6 +35,7 @@ class DataConfig:
       search_languages: languages of the passages that training retrieves; None for all.
       own_passages: TSV `question id, passage id`: the passage that each synthetic question was made from.
       max_passage_tokens: longer passages are cut.
+      max_question_tokens: longer training questions are cut (those of a seqio task at the task's own 50).
     """
 
     vocabulary: str
@@ -45,6 +46,7 @@ class DataConfig:
     search_languages: Sequence[str] | None = None
     own_passages: str | None = None
     max_passage_tokens: int = 200
+    max_question_tokens: int = 50
 
 
 class TrainingData(NamedTuple):
@@ -82,7 +84,9 @@ def open_data(config: DataConfig, model: ModelConfig) -> TrainingData:
     if isinstance(config.questions, str):
         table = QuestionTable.from_task(config.questions)
     else:
-        table = QuestionTable.from_questions(_flat(config.questions), vocabulary)
+        table = QuestionTable.from_questions(
+            _flat(config.questions), vocabulary, max_question_tokens=config.max_question_tokens
+        )
     if config.own_passages is not None:
         own = _read_own_passages(config.own_passages, store)
         rows = np.array([own.get(table.id(row), -1) for row in range(len(table))], np.int64)

@@ -18,6 +18,7 @@ import numpy as np
 
 from class_jax.errors import InputError
 from class_jax.question_table import QuestionTable
+from class_jax.training.noise import add_noise
 from class_jax.training.sampler import LanguageSampler, counter_rng
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from class_jax.retrieval.lists import PassageLists
 
 _ANSWER_STREAM = 2
+_NOISE_STREAM = 3
 _LISTS_KEPT = 4
 
 
@@ -74,6 +76,7 @@ class Feed:
       teacher: scores passages for the English questions of stage 1; None where the teacher is a model.
       teacher_temperature: divides the teacher's scores.
       exponent: of the language sampling.
+      noise: (ids of pieces, runs to expect) put into questions at random; see `class_jax.training.noise`.
 
     Raises:
       InputError: a setting or the questions don't fit the others.
@@ -96,6 +99,7 @@ class Feed:
         teacher: Teacher | None = None,
         teacher_temperature: float = 1.0,
         exponent: float = 0.5,
+        noise: tuple[np.ndarray, float] | None = None,
     ):
         self.table, self.store, self.teacher = table, store, teacher
         self.batch_size, self.num_passages, self.stage = batch_size, num_passages, stage
@@ -104,6 +108,7 @@ class Feed:
         self.passage_buckets = tuple(passage_buckets)
         self.answer_buckets = tuple(answer_buckets)
         self.teacher_temperature = teacher_temperature
+        self.noise = noise
         self._check_settings()
         self.sampler = LanguageSampler(table.language_codes, seed, exponent)
         self._lock = threading.Lock()
@@ -243,7 +248,7 @@ class Feed:
         answers = self._answer_rows(rows, step)
         share = self.batch_size // self.host_count
         mine = slice(self.host_index * share, (self.host_index + 1) * share)
-        batch = self._readings(rows, answers)
+        batch = self._readings(rows, answers, step)
         P = bucket(int(self.store.lengths[passages.ravel()].max()), self.passage_buckets, "passage_buckets")
         ids, lengths = self.store.batch(passages[mine], length=P)
         batch |= {"passage_ids": ids, "passage_lengths": lengths, "question_rows": rows[mine]}
@@ -356,7 +361,7 @@ class Feed:
         draws = counter_rng(self.sampler.seed, _ANSWER_STREAM, step).random(len(rows))
         return np.where(stop > first, first + (draws * (stop - first)).astype(np.int64), -1)
 
-    def _readings(self, rows: np.ndarray, answers: np.ndarray) -> dict[str, np.ndarray]:
+    def _readings(self, rows: np.ndarray, answers: np.ndarray, step: int) -> dict[str, np.ndarray]:
         """Returns this host's question and answer arrays: B readings, or 2B in stage 1 (English first)."""
         table, english_count = self.table, 0
         Q = int(table.question_tokens.lengths[rows].max())
@@ -373,9 +378,14 @@ class Feed:
         english_ids, english_lengths = table.english_tokens.padded(rows[:turn], Q)
         other_ids, other_lengths = table.question_tokens.padded(rows[turn:], Q)
         answer_ids, answer_lengths = table.answer_tokens.padded(answers, A)
+        question_ids = np.concatenate([english_ids, other_ids])
+        question_lengths = np.concatenate([english_lengths, other_lengths])
+        if self.noise is not None:
+            rng = counter_rng(self.sampler.seed, _NOISE_STREAM, step, self.host_index)
+            question_ids, question_lengths = add_noise(question_ids, question_lengths, *self.noise, rng)
         return {
-            "question_ids": np.concatenate([english_ids, other_ids]),
-            "question_lengths": np.concatenate([english_lengths, other_lengths]),
+            "question_ids": question_ids,
+            "question_lengths": question_lengths,
             "answer_ids": answer_ids,
             "answer_lengths": answer_lengths,
         }

@@ -22,6 +22,7 @@ from class_jax.training.data import DataConfig, TrainingData, open_data
 from class_jax.training.evaluator import EvaluationConfig, Evaluator
 from class_jax.training.feed import Feed, prefetch
 from class_jax.training.logs import MetricLog
+from class_jax.training.noise import short_pieces
 from class_jax.training.objectives import ObjectiveConfig
 from class_jax.training.optimiser import OptimiserConfig, make_optimiser, schedule
 from class_jax.training.sharding import MeshConfig, make_mesh
@@ -89,6 +90,8 @@ class TrainConfig:
       batch_size: questions (stage 1: parallel pairs) a step over all hosts. num_passages: passages of a question.
       question_buckets, passage_buckets, answer_buckets: lengths that batches are padded to.
       language_exponent: of language sampling, p_i ~ n_i ** exponent.
+      question_noise: runs of random short pieces to expect in a training question, 0 for none; for models that start
+        from nothing, see `class_jax.training.noise`.
       init_from: weights to start from: another run's folder, or a Hugging Face folder; None starts at random.
       mesh: devices. checkpoints: saving. seed: of everything random. log_every: steps between two lines of metrics.
       tensorboard: whether to write TensorBoard files.
@@ -111,6 +114,7 @@ class TrainConfig:
     passage_buckets: tuple[int, ...] = (64, 128, 200)
     answer_buckets: tuple[int, ...] = (8, 16, 50)
     language_exponent: float = 0.5
+    question_noise: float = 0.0
     init_from: str | None = None
     mesh: MeshConfig = MeshConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
@@ -255,8 +259,10 @@ class _Run:
             return self.refresher.adopt(found)
         if self.teacher is not None:
             return self.refresher.adopt(lists_by_teacher(config.teacher, self.teacher, data))
-        _log.info("searching passages for %d questions with the first weights", len(data.table))
-        self.refresher.start(0, inference.retriever_params(params), 0)
+        _log.info("searching passages with the first weights")
+        refresh = config.refresh
+        rows = None if refresh is None else self.feed.rows_between(0, min(refresh.every + refresh.delay, self.total))
+        self.refresher.start(0, inference.retriever_params(params), 0, rows)
         return self.refresher.wait()
 
     def _is_due(self, done: int) -> bool:
@@ -369,6 +375,7 @@ class _Run:
             teacher=self.teacher,
             teacher_temperature=1.0 if config.teacher is None else config.teacher.temperature,
             exponent=config.language_exponent,
+            noise=(short_pieces(self.data.vocabulary), config.question_noise) if config.question_noise else None,
         )
 
     def _make_refresher(self) -> Refresher:
