@@ -185,6 +185,18 @@ def test_stage1_with_a_teacher_that_does_not_read(params):
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_scores_may_stand_in_for_the_teachers_attention(params):
+    batch = make_batch("stage1")
+    pairs, passages = batch["passage_ids"].shape[:2]
+    own = np.stack([batch["teacher_scores"][i, i * passages : (i + 1) * passages] for i in range(pairs)])
+    given = batch | {"teacher_attention": jax.nn.softmax(jnp.asarray(own), axis=-1)}
+    del batch["teacher_attention"]
+    loss, metrics = run("stage1", params, batch, attention_from_scores=True)
+    expected, expected_metrics = run("stage1", params, given)
+    assert float(metrics["attention"]) == pytest.approx(float(expected_metrics["attention"]), rel=1e-5)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_division_by_the_questions_tokens_is_a_setting(params):
     batch = make_batch("end_to_end") | {"question_lengths": jnp.ones(B, int)}
     divided, summed = (run("end_to_end", params, batch, mean_over_question=mean)[0] for mean in (True, False))

@@ -93,6 +93,15 @@ class Vocabulary:
         """
         return self._processor.decode([i for i in map(int, ids) if EOS_ID < i < self.pieces])
 
+    def piece_texts(self) -> list[str]:
+        """Text of every piece by id, "▁" for a blank; empty for control pieces, bytes and the unknown piece."""
+        processor = self._processor
+
+        def special(i: int) -> bool:
+            return processor.is_control(i) or processor.is_byte(i) or processor.is_unknown(i)
+
+        return ["" if special(i) else processor.id_to_piece(i) for i in range(self.pieces)]
+
     def __repr__(self) -> str:
         return f"Vocabulary({str(self.path)!r}, size={self.size}, fingerprint={self.fingerprint[:12]})"
 

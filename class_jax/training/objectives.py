@@ -34,6 +34,9 @@ class ObjectiveConfig:
       read_pairs: pairs of a stage-1 batch that are read, the first ones of the (shuffled) batch; None reads all, as
         in the paper. The retriever learns from all pairs, at a fraction of the cost; 0 suits parallel questions that
         come without answers.
+      attention_from_scores: where the teacher scores but does not read (BM25), take the softmax of its scores over a
+        question's own passages for its P_ca. An untrained reader attends to all passages alike, and end-to-end
+        training would teach the retriever the same.
     """
 
     alpha: float = 8.0
@@ -42,6 +45,7 @@ class ObjectiveConfig:
     score_chunk: int | None = None
     align: bool = True
     read_pairs: int | None = None
+    attention_from_scores: bool = False
 
 
 def in_micro_batches(function: Callable, count: int, key: jax.Array | None, *arrays: Any) -> Any:
@@ -161,7 +165,11 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
         lambda x: jnp.stack([x[:reading], x[B : B + reading]], axis=1),
         (questions, batch["answer_ids"], batch["answer_lengths"]),
     )
-    passages, attention = jax.tree.map(lambda x: x[:reading], (passages, batch.get("teacher_attention")))
+    attention = batch.get("teacher_attention")
+    if attention is None and config.attention_from_scores:
+        own = batch["teacher_scores"].reshape(B, B, -1)[jnp.arange(B), jnp.arange(B)]
+        attention = jax.nn.softmax(own, axis=-1)
+    passages, attention = jax.tree.map(lambda x: x[:reading], (passages, attention))
     reader, answers, attention = in_micro_batches(read, config.micro_batches, read_key, pair, passages, attention)
     if not config.align:
         answers = jnp.zeros_like(answers)
