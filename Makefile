@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m class_jax.demo.run --out runs/demo
 
 test: $(VENV)/.torch lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.torch
 	$(BIN)/python -m pytest -m slow
