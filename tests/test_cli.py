@@ -23,7 +23,7 @@ def test_a_vocabulary_and_a_store_are_made(tmp_path, monkeypatch, capsys):
         [Passage(str(i), f"the river number {i} is long and flows to the sea", f"River {i}") for i in range(40)],
     )
     model = tmp_path / "vocabulary.model"
-    assert call(monkeypatch, "vocabulary", "--passages", tmp_path / "passages.tsv", "--out", model, "--size", 290) == 0
+    assert call(monkeypatch, "vocabulary", "--passages", tmp_path / "passages.tsv", "--out", model, "--size", 296) == 0
     store = tmp_path / "store"
     arguments = ("--passages", tmp_path / "passages.tsv", "--vocabulary", model, "--out", store)
     assert call(monkeypatch, "store", *arguments) == 0
