@@ -149,8 +149,8 @@ def run(data: Path, out: Path, extra: list[str], console: Console) -> Table:
     evaluator = Evaluator(config.evaluation, config.model, opened.vocabulary, opened.store, opened.languages)
     scores = {"BM25": bm25_scores(evaluator), "untrained": first_scores(out), **scores}
     groups = ("en", *XQUAD_LANGUAGES)
-    columns = [Column("model"), *(Column(group, f"R@{k}", percent=True) for group in groups for k in (1, 5, 20))]
-    names = [f"eval/R@{k}/{group}" for group in groups for k in (1, 5, 20)]
+    columns = [Column("model"), *(Column(group, f"R@{k}", percent=True) for k in (1, 5, 20) for group in groups)]
+    names = [f"eval/R@{k}/{group}" for k in (1, 5, 20) for group in groups]
     rows = [[title, *(found.get(name) for name in names)] for title, found in scores.items()]
     notes = (f"The right paragraph among {opened.store.num_passages} passages.", f"Trained in {minutes:.0f} minutes.")
     table = Table("Held-out XQuAD questions", columns, rows, notes)
