@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -38,10 +39,17 @@ class _DamagedError(Exception):
 
 
 class _RaisedAnyway(logging.Filter):
-    """Drops the tracebacks that Orbax logs for errors that it also raises: the user gets them in one line."""
+    """Drops the tracebacks of errors that Orbax also raises: the user gets them in one line.
+
+    Orbax logs some itself. Where several writes of one save fail, it raises the first, and asyncio reports the others
+    whenever the garbage collector comes to them.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
+        if not record.exc_info:
+            return True
+        frames = traceback.walk_tb(record.exc_info[2])
+        return "orbax" not in record.pathname and all("orbax" not in f.f_code.co_filename for f, _ in frames)
 
 
 _raised_anyway = _RaisedAnyway()
@@ -107,7 +115,8 @@ class TrainCheckpoints:
         self._damaged: set[int] = set()
         self._scores: dict[int, float] = {}  # of steps that have a usable best metric
         self._policy = _NewestAndBest(keep_last, keep_best, self._scores)
-        absl_logging.get_absl_logger().addFilter(_raised_anyway)  # adding it twice is harmless
+        for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
+            logger.addFilter(_raised_anyway)  # adding it twice is harmless
         if not read_only:
             self._remove_unfinished()
         self._manager = self._open()
