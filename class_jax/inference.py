@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,3 +98,15 @@ def pad_rows(rows: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndar
 def round_up(length: int, buckets: Sequence[int]) -> int:
     """The smallest bucket that holds `length`, or the largest bucket."""
     return next((size for size in sorted(buckets) if size >= length), max(buckets))
+
+
+def retriever_fingerprint(params: Params, config: ModelConfig) -> str:
+    """SHA-256 over the weights that make vectors, so that an index knows the model that it fits.
+
+    Two models that differ only in what reads (upper layers, decoder) have the same: their indexes are interchangeable.
+    """
+    digest = hashlib.sha256(f"{config.retriever} {config.retriever_layer} {config.retriever_head}".encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(retriever_params(params)):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(np.asarray(leaf)).tobytes())
+    return digest.hexdigest()
