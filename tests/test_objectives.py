@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Whole-batch objectives: micro-batches, recomputation, padding, dropout, settings, the optimiser's schedule."""
+"""Whole-batch objectives: micro-batches, recomputation, padding, dropout and settings."""
 
 import dataclasses
 
@@ -10,7 +10,6 @@ import pytest
 
 from class_jax.models import ModelConfig, create, merge, model_graph, split
 from class_jax.training.objectives import OBJECTIVES, ObjectiveConfig, in_micro_batches
-from class_jax.training.optimiser import OptimiserConfig, make_optimiser, schedule
 
 # Largest difference over largest value of an array: float32 sums in another order.
 TOLERANCE = 1e-5
@@ -203,22 +202,3 @@ def test_division_by_the_questions_tokens_is_a_setting(params):
     assert float(divided) == pytest.approx(float(summed), rel=1e-6)  # one token: nothing to divide by
     divided, summed = (run("end_to_end", params, mean_over_question=mean)[0] for mean in (True, False))
     assert abs(float(divided) - float(summed)) > 1e-3
-
-
-def test_schedule_warms_up_then_decays():
-    rate = schedule(OptimiserConfig(total_steps=100, learning_rate=2.0))
-    assert [float(rate(step)) for step in (0, 5, 10, 55, 100)] == pytest.approx([0, 1, 2, 1, 0])
-
-
-def test_first_update_of_adamw_is_clipped_decayed_and_signed():
-    config = OptimiserConfig(total_steps=10, learning_rate=0.5, weight_decay=0.1)
-    optimiser = make_optimiser(config)
-    params = {"relative_bias": {"embedding": jnp.array([2.0])}, "norm": {"scale": jnp.array([2.0])}}
-    gradients = jax.tree.map(lambda x: jnp.array([-30.0]), params)
-    state = optimiser.init(params)
-    first, state = optimiser.update(gradients, state, params)
-    assert all(float(leaf[0]) == 0 for leaf in jax.tree.leaves(first))  # the rate starts at 0
-    second, _ = optimiser.update(gradients, state, params)
-    # Adam's step is the sign, times the rate; the decay is of the norm's scale alone.
-    assert float(second["relative_bias"]["embedding"][0]) == pytest.approx(0.5, rel=1e-4)
-    assert float(second["norm"]["scale"][0]) == pytest.approx(0.5 * (1 - 0.1 * 2), rel=1e-4)
