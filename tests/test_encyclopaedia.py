@@ -20,7 +20,9 @@ from class_jax.demo.encyclopaedia import (
     build_encyclopaedia,
     load_tables,
     main,
+    thinned,
 )
+from class_jax.demo.run import ONE_COUNTRY_IN
 from class_jax.errors import InputError
 from class_jax.questions import read_anchor_questions, read_parallel, read_xor
 
@@ -37,9 +39,9 @@ DATA = Path(str(resources.files("class_jax.demo") / "data"))
 
 
 class Built:
-    def __init__(self, folder):
-        self.folder = folder
-        self.counts = build_encyclopaedia(folder)
+    def __init__(self, folder, one_country_in=1):
+        self.folder, self.one_country_in = folder, one_country_in
+        self.counts = build_encyclopaedia(folder, one_country_in=one_country_in)
         self.passages = {p.id: p for p in read_passages(folder / "passages.tsv")}
         with open(folder / "passage_languages.tsv", encoding="utf-8") as f:
             self.places = {row["id"]: row for row in csv.DictReader(f, delimiter="\t")}
@@ -58,14 +60,28 @@ class Built:
         return self.places[passage_id]["language"]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return Built(tmp_path_factory.mktemp("encyclopaedia"))
+@pytest.fixture(scope="module", params=[1, ONE_COUNTRY_IN], ids=["whole", "demo"])
+def built(tmp_path_factory, request):
+    return Built(tmp_path_factory.mktemp("encyclopaedia"), request.param)
 
 
 @pytest.fixture(scope="module")
 def tables():
     return load_tables()
+
+
+def test_a_thinned_encyclopaedia_is_closed(tables):
+    """Nothing that is kept tells of a country, or of something in a country, that is left out."""
+    few = thinned(tables, 3)
+    assert thinned(tables, 1) is tables
+    countries = [entity for entity, kind in tables.types.items() if kind == "country"][::3]
+    assert [entity for entity, kind in few.types.items() if kind == "country"] == countries
+    facts = set(few.facts)
+    assert facts < set(tables.facts)
+    assert set(few.types) == set(few.names) == {e for f in facts for e in (f.subject, f.object) if e in tables.types}
+    for fact in tables.facts:  # whatever is told of a country that is kept, is kept with it
+        if fact.relation in ("currency", "independence_year", "continent"):
+            assert (fact in facts) is (fact.subject in countries)
 
 
 def test_sizes(built):
@@ -252,7 +268,7 @@ def test_every_relation_is_told_and_asked(built, tables):
 
 
 def test_same_bytes_every_time(built, tmp_path):
-    build_encyclopaedia(tmp_path)
+    build_encyclopaedia(tmp_path, one_country_in=built.one_country_in)
     names = sorted(p.name for p in built.folder.iterdir())
     assert names == sorted(p.name for p in tmp_path.iterdir()) and len(names) == 10
     for name in names:
@@ -260,7 +276,7 @@ def test_same_bytes_every_time(built, tmp_path):
 
 
 def test_command_line_prints_counts(built, tmp_path, capsys):
-    assert main([str(tmp_path / "out")]) == 0
+    assert main([str(tmp_path / "out"), f"--one-country-in={built.one_country_in}"]) == 0
     printed = capsys.readouterr().out
     for language, row in built.counts["languages"].items():
         assert re.search(rf"^{language} .*\b{row['passages']}\b.*\b{row['parallel']}\b", printed, re.MULTILINE)

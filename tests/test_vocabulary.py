@@ -201,3 +201,23 @@ def test_language_codes():
     )
     with pytest.raises(InputError, match=r"q\.jsonl:3: unknown language 'zh_c'; did you mean 'zh_cn'"):
         inputs.language_code("zh_c", file="q.jsonl", line=3)
+
+
+def test_without_byte_fallback_a_run_of_unknown_characters_is_one_piece(tmp_path):
+    texts = ["the river flows to the sea", "the city lies by the river"] * 20
+    made = train_vocabulary(texts, tmp_path / "v.model", 21, byte_fallback=False)
+    known = made.encode("the river")
+    assert made.encode("the river \u2603\u2604\u2605")[len(known) :].count(made.unk_id) == 1
+    assert made.unk_id not in known
+    with_bytes = train_vocabulary(texts, tmp_path / "b.model", 277)
+    assert with_bytes.unk_id not in with_bytes.encode("the river \u2603")
+
+
+def test_symbols_are_one_piece_each(tmp_path):
+    texts = [f"title: {name} context: the river {name}" for name in ("Rhine", "Rhone", "Main", "Maine")] * 20
+    known = {}
+    for symbols in ((), ("title:", "context:")):
+        made = train_vocabulary(texts, tmp_path / "v.model", 277, symbols=symbols)
+        known[symbols] = len(made.encode("title: Main context:"))
+        assert made.decode(made.encode(texts[0])) == texts[0]
+    assert known[("title:", "context:")] + 4 <= known[()]

@@ -82,18 +82,22 @@ def language_code(language: str, *, file: str | os.PathLike | None = None, line:
     return code
 
 
+PREFIXES = ("question:", "title:", "context:")
+"""What stands before the parts of an encoder's text."""
+
+
 def question_text(question: str, language: str) -> str:
     """Returns the encoder's text of a question; questions not in English are normalised first.
 
     Raises:
       InputError: if the language is unknown.
     """
-    return "question: " + (question if language_code(language) == "en" else normalise_question(question))
+    return f"{PREFIXES[0]} " + (question if language_code(language) == "en" else normalise_question(question))
 
 
 def passage_text(passage: Passage) -> str:
     """Returns the encoder's text of a passage."""
-    return f"title: {passage.title} context: {passage.text}"
+    return f"{PREFIXES[1]} {passage.title} {PREFIXES[2]} {passage.text}"
 
 
 def encode_question(vocabulary: Vocabulary, question: str, language: str, max_tokens: int = 50) -> list[int]:

@@ -129,11 +129,13 @@ def train_vocabulary(
     size: int,
     *,
     character_coverage: float = 0.9999,
+    byte_fallback: bool = True,
+    symbols: Sequence[str] = (),
     num_threads: int = 4,
     max_texts: int = 1_000_000,
     seed: int = 0,
 ) -> Vocabulary:
-    """Trains a unigram vocabulary with byte fallback (nothing is ever unknown) and writes it to `path`.
+    """Trains a unigram vocabulary, by default with byte fallback (nothing is ever unknown), and writes it to `path`.
 
     The same texts in the same order and the same arguments give the same bytes.
 
@@ -141,7 +143,11 @@ def train_vocabulary(
       texts: a stream of texts; line ends separate sentences.
       path: where the model goes, whole or not at all.
       size: number of pieces, with the 3 special ones and the 256 bytes.
-      character_coverage: share of the characters that get pieces of their own; the rest goes as bytes.
+      character_coverage: share of the characters that get pieces of their own.
+      byte_fallback: other characters become their bytes; without it, a run of them becomes one unknown piece, which
+        suits a model that starts from nothing: it would meet most bytes only after training.
+      symbols: texts that are one piece each, wherever they stand. SentencePiece makes no piece of a word, however
+        frequent, that no other word contains, such as the prefixes of questions and passages.
       num_threads: threads of the trainer. Sums of floats depend on it, and so may the result.
       max_texts: if there are more texts, a uniform sample of this many is used (and held in memory).
       seed: of that sample.
@@ -161,7 +167,8 @@ def train_vocabulary(
             model_type="unigram",
             vocab_size=size,
             character_coverage=character_coverage,
-            byte_fallback=True,
+            byte_fallback=byte_fallback,
+            user_defined_symbols=list(symbols),
             pad_id=PAD_ID,
             eos_id=EOS_ID,
             unk_id=UNK_ID,

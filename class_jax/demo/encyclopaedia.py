@@ -71,9 +71,13 @@ _NEAR = {
     "death_year": ("birth_city", "person_country", "occupation"),
     "work_year": ("author",),
 }
+# Of which country an entity is: the object of its first of these relations; a capital is the other way about.
+_HOME = ("country_of_city", "river_country", "mountain_country", "person_country", "author")
+_AT_HOME = ("country", "city", "river", "mountain", "person", "work")
 # A page of more words is spread evenly over several passages, each below 200 tokens; Korean packs more into a word.
 _PASSAGE_WORDS = {**dict.fromkeys(LANGUAGES, 24), "ko": 20}
 _UNSPACED = {"ja": 2}  # languages without blanks between words: characters counted as one word
+_PHRASINGS = 4  # training questions that ask for one side of a fact in a language
 _HELD_OUT = 98  # held-out questions per language
 _UNSEEN = 0.15  # share of them whose fact no training question asks
 _MASK = "_X_"
@@ -162,7 +166,9 @@ class Tables:
         return self.names[entity_or_number][language] if entity_or_number in self.names else entity_or_number
 
 
-def build_encyclopaedia(folder: str | os.PathLike, data: Traversable | None = None) -> dict[str, Any]:
+def build_encyclopaedia(
+    folder: str | os.PathLike, data: Traversable | None = None, one_country_in: int = 1
+) -> dict[str, Any]:
     """Writes the corpus and its questions into `folder`, the same bytes every time.
 
     Files: `passages.tsv`, `passage_languages.tsv`, `anchors.jsonl`, `langlinks.tsv`, `parallel.tsv`,
@@ -172,6 +178,7 @@ def build_encyclopaedia(folder: str | os.PathLike, data: Traversable | None = No
     Args:
       folder: made where it is missing; other files in it stay.
       data: the folder of tables; those of the package if None.
+      one_country_in: tell of the first of every so many countries, see `thinned`; 1 tells of all.
 
     Returns:
       `entities`, `facts`, and `languages`: language -> numbers of passages, sentences, anchors, parallel
@@ -181,7 +188,7 @@ def build_encyclopaedia(folder: str | os.PathLike, data: Traversable | None = No
       InputError: with file and line or key, where the tables are wrong; or when the disk refuses a write.
     """
     folder = Path(folder)
-    tables = load_tables(data)
+    tables = thinned(load_tables(data), one_country_in)
     passages = _passages(tables)
     tellers: dict[Fact, list[PagePassage]] = defaultdict(list)
     for passage in passages:
@@ -215,6 +222,32 @@ def load_tables(data: Traversable | None = None) -> Tables:
     types, names = _load_entities(data)
     facts = _load_facts(data / "facts.tsv", types)
     return Tables(types, names, facts, {language: _load_templates(data, language) for language in LANGUAGES})
+
+
+def thinned(tables: Tables, one_country_in: int) -> Tables:
+    """Keeps the first of every so many countries, and the cities, rivers, mountains, people and works of these alone.
+
+    Languages, currencies, seas, continents and occupations stay where a fact that is kept names them.
+    """
+    if one_country_in == 1:
+        return tables
+    home = {fact.object: fact.subject for fact in tables.facts if fact.relation == "capital"}
+    for relation in reversed(_HOME):
+        home |= {fact.subject: fact.object for fact in tables.facts if fact.relation == relation}
+    countries = [entity for entity, kind in tables.types.items() if kind == "country"][::one_country_in]
+
+    def kept(entity: str) -> bool:
+        while entity in home:
+            entity = home[entity]
+        return entity in countries
+
+    def told(fact: Fact) -> bool:
+        return kept(fact.subject) and (tables.types.get(fact.object) not in _AT_HOME or kept(fact.object))
+
+    facts = tuple(filter(told, tables.facts))
+    named = {entity for fact in facts for entity in (fact.subject, fact.object)}
+    types = {entity: kind for entity, kind in tables.types.items() if entity in named}
+    return Tables(types, {entity: tables.names[entity] for entity in types}, facts, tables.templates)
 
 
 def _load_entities(data: Traversable) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -274,10 +307,10 @@ def _load_templates(data: Traversable, language: str) -> dict[str, Any]:
             keys |= {"ask_subject": "o", "heldout_subject": "o"} if "ask_subject" in given else {}
         wanted |= {(relation, key): (given.get(key), slots) for key, slots in keys.items()}
     for (relation, key), (texts, slots) in wanted.items():
-        several = key in ("statements", "reverse", "ask_object", "ask_subject")
-        texts = texts if several and isinstance(texts, list) else [texts]
-        if len(texts) != (2 if several else 1) or any(not isinstance(text, str) for text in texts):
-            problem = "two texts are needed" if several else "a text is needed"
+        count = {"statements": 2, "reverse": 2, "ask_object": _PHRASINGS, "ask_subject": _PHRASINGS}.get(key, 1)
+        texts = texts if count > 1 and isinstance(texts, list) else [texts]
+        if len(texts) != count or any(not isinstance(text, str) for text in texts):
+            problem = f"{count} texts are needed" if count > 1 else "a text is needed"
             raise InputError(problem, file=file.name, key=f"{relation}.{key}")
         for text in texts:
             if "".join(sorted(_SLOT.findall(text))) != slots:
@@ -463,7 +496,7 @@ def _write_anchor_questions(
     unseen: set[Asked],
     counts: dict[str, Counter],
 ) -> None:
-    """Writes stage 2's questions; a fact's two phrasings come from two passages where two tell it."""
+    """Writes stage 2's questions; a fact's phrasings come from two passages where two tell it."""
     rows, sources = [], []
     for language in QUESTION_LANGUAGES:
         for asked in (asked for asked in _askable(tables) if asked not in unseen):
@@ -471,7 +504,7 @@ def _write_anchor_questions(
             places = sorted(
                 (p for p in tellers[asked.fact] if p.language == language), key=lambda p: p.page == asked.answer
             )
-            for variant in range(2):
+            for variant in range(_PHRASINGS):
                 counts[language]["anchor_questions"] += 1
                 number = f"{language}-{counts[language]['anchor_questions']}"
                 question = _question(tables, asked, language, "ask", variant)
@@ -530,8 +563,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Builds the encyclopaedia and prints its counts; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m class_jax.demo.encyclopaedia", description=__doc__.split("\n")[0])
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write into")
+    parser.add_argument("--one-country-in", type=int, default=1, help="tell of the first of every so many countries")
     try:
-        counts = build_encyclopaedia(parser.parse_args(arguments).out)
+        given = parser.parse_args(arguments)
+        counts = build_encyclopaedia(given.out, one_country_in=given.one_country_in)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
