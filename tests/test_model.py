@@ -306,6 +306,26 @@ def test_split_merge_and_shapes_agree(setup):
     assert axes["encoder"]["reader_layers"]["attention"]["q"]["kernel"] == ("layers", "embed", "heads", "kv")
 
 
+def test_a_symmetric_retriever_begins_by_matching_equal_tokens():
+    config = dataclasses.replace(CONFIG, symmetric_retriever=True, initializer_factor=0.3, d_model=64, d_kv=32)
+    params = jax.jit(lambda: split(create(config))[1], compiler_options=QUICK)()
+    attention = params["encoder"]["reader_layers"]["attention"]
+    q, k = (np.asarray(attention[name]["kernel"]) for name in ("q", "k"))
+    np.testing.assert_allclose(k[0, :, 1], q[0, :, 1] * 32**0.5, rtol=1e-6)
+    for other in (k[0, :, 0], k[1, :, 1]):  # the other head, and the layer that only reads
+        assert np.abs(np.corrcoef(other.ravel(), q[0, :, 1].ravel())[0, 1]) < 0.5
+    graph = model_graph(config)
+    ids = jnp.arange(2, 8)[None]
+
+    def encode(params, ids):
+        model = merge(graph, params)
+        lengths = jnp.full(1, ids.shape[1])
+        return model.encode_questions(ids, lengths).vectors[0], model.encode_passages(ids, lengths).vectors[0]
+
+    questions, passages = jax.jit(encode, compiler_options=QUICK)(params, ids)
+    assert (np.asarray(questions @ passages.T).argmax(axis=1) == np.arange(6)).all()
+
+
 def test_fingerprint_is_of_the_parameters():
     for free in ({"dtype": "bfloat16"}, {"remat": "full"}, {"dropout_rate": 0.5}):
         assert dataclasses.replace(CONFIG, **free).fingerprint == CONFIG.fingerprint

@@ -14,6 +14,7 @@ from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.questions import read_anchor_questions
 from class_jax.retrieval.lists import PassageLists
+from class_jax.training import weights
 from class_jax.training.logs import MetricLog
 
 STEPS = 30
@@ -67,8 +68,8 @@ def run(tmp_path_factory):
     assert all(end.status == 0 for end in ended.values()), ended
     poisoned_folder = folder / "poisoned"
     poisoned_folder.mkdir()
-    for path in (trained / "model").iterdir():
-        (poisoned_folder / path.name).write_bytes(path.read_bytes())
+    for name in ("config.json", "model.safetensors"):  # not the digests, which the poisoned weights would not match
+        (poisoned_folder / name).write_bytes((trained / "model" / name).read_bytes())
     poisoned(poisoned_folder, Vocabulary.load(str(data / "vocabulary.model")))
     then = [
         tiny_run.arguments(
@@ -79,13 +80,20 @@ def run(tmp_path_factory):
         ),
         tiny_run.arguments(
             files["end_to_end"],
+            folder / "new_head",
+            loop__TrainConfig__init_from=str(trained),
+            loop__TrainConfig__head_from_embedding=0.5,
+            **short,
+        ),
+        tiny_run.arguments(
+            files["end_to_end"],
             folder / "not_finite",
             loop__TrainConfig__init_from=str(poisoned_folder),
             questions__read_anchor_questions__path=str(data / "bad_questions.tsv"),
             loop__CheckpointConfig__every=1,
         ),
     ]
-    names = ("from_run", "from_model", "not_finite")
+    names = ("from_run", "from_model", "new_head", "not_finite")
     ended |= dict(zip(names, tiny_run.run_in_turn(then, cache=folder / "compiled"), strict=True))
     return folder, ended
 
@@ -152,6 +160,26 @@ def test_a_run_starts_from_another_run_or_from_its_exported_weights(run):
     assert from_run[1] < 0.8 * from_nothing[1]
     parts = [tiny_run.metrics(folder / name)[0] for name in ("from_run", "from_model")]
     assert parts[0] == parts[1]
+
+
+def test_a_head_can_begin_as_the_embedding(run):
+    params = {
+        "embed": {"embedding": np.random.default_rng(0).normal(3.0, 2.0, (30, 4))},
+        "head": {"kernel": np.zeros((4, 30))},
+    }
+    made = weights.with_head_from_embedding(params, 0.5)
+    kernel = np.asarray(made["head"]["kernel"])
+    assert kernel.std() == pytest.approx(0.5, rel=1e-5)
+    np.testing.assert_allclose(
+        kernel.T / params["embed"]["embedding"],
+        np.full((30, 4), kernel[0, 0] / params["embed"]["embedding"][0, 0]),
+        rtol=1e-5,
+    )
+    folder, ended = run
+    assert ended["new_head"].status == 0
+    old, new = (tiny_run.metrics(folder / name)[0] for name in ("from_run", "new_head"))
+    assert new["reader"] > 1.1 * old["reader"]  # a head that training had fitted is gone
+    assert new["retriever"] == pytest.approx(old["retriever"], rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_questions(run):

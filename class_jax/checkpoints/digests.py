@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from class_jax.checkpoints.folder_digests import sha256
+
 Chunk = tuple[tuple[int, int], ...]
 
 
@@ -83,6 +85,13 @@ def first_damaged(arrays: Mapping[str, jax.Array], records: Mapping[str, Mapping
     if jax.process_count() > 1:
         first = int(multihost_utils.process_allgather(np.int32(first)).min())
     return names[first] if first < len(names) else None
+
+
+def is_intact(array: np.ndarray, record: Mapping[str, Any]) -> bool:
+    """Whether an array in host memory has the shape, type and digests of `digest_arrays`'s record of it."""
+    if list(array.shape) != record["shape"] or str(array.dtype) != record["dtype"]:
+        return False
+    return all(sha256(array[tuple(slice(*part) for part in chunk)]) == digest for chunk, digest in record["chunks"])
 
 
 def _intact(array: jax.Array, chunks: list) -> bool:

@@ -7,17 +7,21 @@ dimension, F hidden.
 """
 
 import dataclasses
+import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from class_jax.checkpoints.configs import config_from_hf, config_from_shapes, config_to_hf
 from class_jax.checkpoints.differences import differences
-from class_jax.checkpoints.leaves import at
-from class_jax.checkpoints.tensor_files import read_tensors, write_shards
+from class_jax.checkpoints.folder_digests import sha256
+from class_jax.checkpoints.leaves import LazyArray, at
+from class_jax.checkpoints.tensor_files import TensorFiles, read_tensors, write_tensors
 from class_jax.errors import InputError
 from class_jax.files import replacing_folder, write_json
 
@@ -25,14 +29,23 @@ if TYPE_CHECKING:
     from class_jax.models.config import ModelConfig
 
 __all__ = [
+    "as_leaves",
+    "as_tensors",
+    "assembled",
+    "check_leaves",
+    "check_tensors",
     "config_from_hf",
+    "config_from_shapes",
     "config_to_hf",
     "from_params",
     "missing_dense",
     "names",
     "read_tensors",
+    "shapes",
     "to_params",
+    "with_missing_dense",
     "write_safetensors",
+    "write_tensor_folder",
 ]
 
 _log = logging.getLogger(__name__)
@@ -44,15 +57,8 @@ Path = tuple[str, ...]
 _TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # Written by old versions of transformers, used by none.
 _IGNORED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
-_SIZES = (
-    "vocab_size",
-    "d_model",
-    "d_kv",
-    "d_ff",
-    "num_layers",
-    "num_heads",
-)
-_DEFAULT_HEAD = 6  # the paper's
+MAX_SHARD_BYTES = 5 * 10**9
+VOCABULARY_FILE = "spiece.model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +83,17 @@ class _Weight:
         return (tensor.T if self.transposed else tensor).reshape(self.leaf)
 
     def outward(self, array: np.ndarray) -> np.ndarray:
-        if not self.transposed:
-            return np.ascontiguousarray(array.reshape(self.shape))
-        return np.ascontiguousarray(array.reshape(self.shape[::-1]).T)
+        return array.reshape(self.shape[::-1]).T if self.transposed else array.reshape(self.shape)
 
 
 def names(config: "ModelConfig") -> dict[str, tuple[Path, int | None]]:
     """Every Hugging Face parameter of the model: name -> (path in the parameter tree, layer in the stack or None)."""
     return {name: (weight.path, weight.layer) for name, weight in _weights(config).items()}
+
+
+def shapes(config: "ModelConfig") -> dict[str, tuple[int, ...]]:
+    """Every Hugging Face parameter of the model: name -> shape of the tensor."""
+    return {name: weight.shape for name, weight in _weights(config).items()}
 
 
 def to_params(
@@ -111,23 +120,119 @@ def to_params(
       InputError: listing all parameters that are missing, unknown or wrongly shaped; or naming a tied embedding that
         differs from `shared.weight`.
     """
+    if initialise_missing_dense is not None:
+        tensors, new = with_missing_dense(tensors, config, initialise_missing_dense)
+        if new:
+            _log.warning("newly initialised, not in the checkpoint: %s", ", ".join(new))
+    check_tensors(tensors, config)
+    return assembled(tensors, config, dtype=dtype)
+
+
+def assembled(tensors: Mapping[str, np.ndarray], config: "ModelConfig", *, dtype: Any = None) -> Params:
+    """As `to_params`, of tensors that `check_tensors` has accepted."""
+    params: Params = {}
+    for path, leaf in as_leaves(tensors, config, dtype=dtype).items():
+        node = params
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = _owned(leaf.load())
+    return params
+
+
+def check_tensors(tensors: Mapping[str, np.ndarray], config: "ModelConfig") -> None:
+    """Compares names and shapes of Hugging Face tensors with the model's.
+
+    Raises:
+      InputError: listing all parameters that are missing, unknown or wrongly shaped; or naming a tied embedding that
+        differs from `shared.weight`.
+    """
     weights = _weights(config)
-    new = missing_dense(tensors, config) if initialise_missing_dense is not None else ()
+    lazy = TensorFiles.of(tensors).lazy
     tied = {name: weights["shared.weight"] for name in _TIED}
-    found = {name: _shown(shape) for name, shape in _shapes(tensors).items() if name not in _IGNORED}
+    found = {name: _shown(array.shape) for name, array in lazy.items() if name not in _IGNORED}
     wanted = {name: _shown(weight.shape) for name, weight in {**weights, **tied}.items()}
-    problem = differences(found, wanted, optional={*_TIED, *new})
+    problem = differences(found, wanted, optional=_TIED)
     if problem:
         raise InputError(problem, remedy=_remedy(tensors, config))
-    _check_tied(tensors)
-    params: Params = {}
-    stacks = _stack_sizes(weights)
+    _check_tied(lazy)
+
+
+def with_missing_dense(
+    tensors: Mapping[str, np.ndarray], config: "ModelConfig", generator: np.random.Generator
+) -> tuple[TensorFiles, tuple[str, ...]]:
+    """The tensors, with new projections if `missing_dense` names any; and the names of those.
+
+    Projections are drawn from a normal of standard deviation D^-0.5, the norm's scale is one; of the embedding's type.
+    """
+    lazy = dict(TensorFiles.of(tensors).lazy)
+    new, weights = missing_dense(tensors, config), _weights(config)
+    for name in new:
+        drawn = _initial(weights[name], generator)
+        lazy[name] = LazyArray.of(drawn.astype(lazy["shared.weight"].dtype) if "shared.weight" in lazy else drawn)
+    return TensorFiles(lazy), new
+
+
+def as_leaves(tensors: Mapping[str, np.ndarray], config: "ModelConfig", *, dtype: Any = None) -> dict[Path, LazyArray]:
+    """Every array of the parameter tree by its path, assembled from Hugging Face tensors when it is asked for.
+
+    Loading a stack reads its layers one by one. An array that is no stack may be a view of the tensor.
+
+    Args:
+      tensors: as `check_tensors` accepts them.
+      config: of the model.
+      dtype: of the arrays; None keeps the tensors'.
+
+    Raises:
+      InputError: if the layers of a stack are of different types and `dtype` is None.
+    """
+    lazy = TensorFiles.of(tensors).lazy
+    parts: dict[Path, list[str]] = {}
+    weights = _weights(config)
     for name, weight in weights.items():
-        tensor = _initial(weight, initialise_missing_dense) if name in new else np.asarray(tensors[name])
-        _place(params, weight, tensor if dtype is None else tensor.astype(dtype), stacks.get(weight.path), name)
-    if new:
-        _log.warning("newly initialised, not in the checkpoint: %s", ", ".join(new))
-    return params
+        parts.setdefault(weight.path, []).append(name)
+    leaves = {}
+    for path, members in parts.items():
+        first = lazy[members[0]].dtype
+        for name in members:
+            if dtype is None and lazy[name].dtype != first:
+                raise InputError(
+                    f"is {lazy[name].dtype}, other layers' are {first}", key=name, remedy="ask for one dtype"
+                )
+        kept, weight = np.dtype(dtype or first), weights[members[0]]
+        if weight.layer is None:
+            load = functools.partial(_load_one, lazy[members[0]], weight, kept)
+            leaves[path] = LazyArray(weight.leaf, kept, load)
+        else:
+            rows = [(lazy[name], weights[name]) for name in members]
+            shape = (len(rows), *weight.leaf)
+            leaves[path] = LazyArray(shape, kept, functools.partial(_load_stack, rows, shape, kept))
+    return leaves
+
+
+def as_tensors(leaf: Callable[[Path], Any], config: "ModelConfig", *, kept: bool = False) -> TensorFiles:
+    """Every Hugging Face tensor of the model, cut from the parameter tree when it is asked for.
+
+    Args:
+      leaf: path -> `LazyArray` of the parameter tree.
+      config: of the model.
+      kept: whether the array read last is kept for the next tensor: the tensors of one stack follow one another.
+    """
+    last: dict[Path, np.ndarray] = {}
+
+    def read(weight: _Weight) -> np.ndarray:
+        if weight.path not in last:
+            last.clear()
+            last[weight.path] = leaf(weight.path).load()
+        array = last[weight.path] if kept and weight.layer is not None else last.pop(weight.path)
+        return weight.outward(array if weight.layer is None else array[weight.layer])
+
+    ordered = sorted(_weights(config).items(), key=lambda item: item[1].path)
+    return TensorFiles(
+        {
+            name: LazyArray(weight.shape, leaf(weight.path).dtype, functools.partial(read, weight))
+            for name, weight in ordered
+        }
+    )
 
 
 def from_params(params: Params, config: "ModelConfig") -> Iterator[tuple[str, np.ndarray]]:
@@ -140,9 +245,8 @@ def from_params(params: Params, config: "ModelConfig") -> Iterator[tuple[str, np
     Raises:
       InputError: listing all arrays that are missing, unknown or wrongly shaped, before the first is yielded.
     """
-    weights = _weights(config)
-    _check_params(params, weights)
-    return ((name, _tensor(params, weight)) for name, weight in weights.items())
+    tensors = _from_tree(params, config)
+    return ((name, np.ascontiguousarray(tensors[name])) for name in tensors)
 
 
 def write_safetensors(
@@ -151,7 +255,8 @@ def write_safetensors(
     config: "ModelConfig",
     *,
     dtype: Any = None,
-    max_shard_bytes: int = 5 * 10**9,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    vocabulary: str | os.PathLike | None = None,
 ) -> None:
     """Writes a folder that transformers and the PyTorch reference load: weights and `config.json`, whole or not at all.
 
@@ -161,90 +266,39 @@ def write_safetensors(
       config: of the model they belong to.
       dtype: of the file; None keeps the arrays'.
       max_shard_bytes: files grow no larger than that, save for a single larger tensor.
+      vocabulary: a SentencePiece model to copy beside them, as `spiece.model`.
 
     Raises:
       InputError: if arrays are missing, unknown or wrongly shaped, or the disk refuses a write.
     """
-    weights = _weights(config)
-    _check_params(params, weights)
-    types = {name: np.dtype(dtype or at(params, weight.path).dtype) for name, weight in weights.items()}
-    sizes = {name: int(np.prod(weight.shape)) * types[name].itemsize for name, weight in weights.items()}
-    tensors = ((name, _tensor(params, weight).astype(types[name], copy=False)) for name, weight in weights.items())
+    tensors = _from_tree(params, config)
+    write_tensor_folder(folder, tensors, config, dtype=dtype, max_shard_bytes=max_shard_bytes, vocabulary=vocabulary)
+
+
+def write_tensor_folder(
+    folder: str | os.PathLike,
+    tensors: TensorFiles,
+    config: "ModelConfig",
+    *,
+    dtype: Any = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    vocabulary: str | os.PathLike | None = None,
+) -> None:
+    """As `write_safetensors`, from tensors in the Hugging Face layout, one in memory at a time."""
+    kept = np.dtype(dtype or tensors.lazy["shared.weight"].dtype)
+    if vocabulary is not None and not os.path.isfile(vocabulary):
+        raise InputError("no such vocabulary", file=vocabulary, remedy="give the path of a SentencePiece model")
     with replacing_folder(folder) as aside:
-        write_json(aside / "config.json", config_to_hf(config) | {"torch_dtype": str(types["shared.weight"])})
-        write_shards(aside, tensors, sizes, max_shard_bytes)
+        write_json(aside / "config.json", config_to_hf(config) | {"torch_dtype": str(kept)})
+        if vocabulary is not None:
+            shutil.copyfile(vocabulary, aside / VOCABULARY_FILE)
+        write_tensors(aside, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes).write()
 
 
 def missing_dense(tensors: Mapping[str, np.ndarray], config: "ModelConfig") -> tuple[str, ...]:
     """Names of the dense retriever's parameters if the tensors have none of them and the model needs them, else ()."""
     dense = tuple(name for name, weight in _weights(config).items() if weight.path[0] == "dense_head")
     return () if any(name in tensors for name in dense) else dense
-
-
-def config_from_hf(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a Hugging Face `config.json` as keyword arguments of `ModelConfig`.
-
-    As in the reference, a `retriever_layer` without `retriever_head` (or with null) means the dense retriever. A
-    plain mT5, which has neither, becomes multi-vector at half the encoder with head 6, or its last head if it has
-    fewer (mT5-small has 6).
-
-    Raises:
-      InputError: if a size is missing, or the model is not of mT5's kind (gated GELU, separate output head).
-    """
-    missing = [key for key in _SIZES if not isinstance(config.get(key), int)]
-    if missing:
-        raise InputError("no whole number", key=", ".join(missing), remedy="is this the config.json of a T5 model?")
-    activation = config.get("feed_forward_proj", "relu")
-    if activation != "gated-gelu":
-        raise InputError(f"is {activation!r}", key="feed_forward_proj", remedy="mT5 and T5 v1.1 have 'gated-gelu'")
-    if config.get("tie_word_embeddings", False):
-        raise InputError(
-            "is true", key="tie_word_embeddings", remedy="mT5 and T5 v1.1 have an output head of their own"
-        )
-    kwargs = {key: config[key] for key in _SIZES}
-    decoder_layers = config.get("num_decoder_layers")
-    kwargs["num_decoder_layers"] = config["num_layers"] if decoder_layers is None else decoder_layers
-    kwargs["relative_attention_num_buckets"] = config.get("relative_attention_num_buckets", 32)
-    kwargs["relative_attention_max_distance"] = config.get("relative_attention_max_distance", 128)
-    kwargs["dropout_rate"] = config.get("dropout_rate", 0.1)
-    kwargs["layer_norm_epsilon"] = config.get("layer_norm_epsilon", 1e-6)
-    layer, head = config.get("retriever_layer"), config.get("retriever_head")
-    kwargs["retriever_layer"] = config["num_layers"] // 2 if layer is None else layer
-    if layer is not None and head is None:
-        return kwargs | {"retriever": "dense"}
-    if head is None:
-        head = min(_DEFAULT_HEAD, config["num_heads"] - 1)
-    return kwargs | {"retriever": "multi_vector", "retriever_head": head}
-
-
-def config_to_hf(config: "ModelConfig") -> dict[str, Any]:
-    """The content of a `config.json` that the reference and transformers' mT5 read."""
-    hf = {key: getattr(config, key) for key in _SIZES}
-    for key in (
-        "num_decoder_layers",
-        "relative_attention_num_buckets",
-        "relative_attention_max_distance",
-        "dropout_rate",
-        "layer_norm_epsilon",
-        "retriever_layer",
-    ):
-        hf[key] = getattr(config, key)
-    if config.retriever == "multi_vector":
-        hf["retriever_head"] = config.retriever_head
-    return hf | {
-        "architectures": ["MT5ForConditionalGeneration"],
-        "model_type": "mt5",
-        "feed_forward_proj": "gated-gelu",
-        "dense_act_fn": "gelu_new",
-        "is_gated_act": True,
-        "is_encoder_decoder": True,
-        "tie_word_embeddings": False,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-        "decoder_start_token_id": 0,
-        "tokenizer_class": "T5Tokenizer",
-        "use_cache": True,
-    }
 
 
 def _weights(config: "ModelConfig") -> dict[str, _Weight]:
@@ -305,24 +359,28 @@ def _stack_sizes(weights: Mapping[str, _Weight]) -> dict[Path, int]:
     return sizes
 
 
-def _place(params: Params, weight: _Weight, tensor: np.ndarray, layers: int | None, name: str) -> None:
-    *parents, last = weight.path
-    node = params
-    for part in parents:
-        node = node.setdefault(part, {})
-    array = weight.inward(tensor)
-    if layers is None:
-        node[last] = np.ascontiguousarray(array)
-        return
-    stack = node.setdefault(last, np.empty((layers, *weight.leaf), tensor.dtype))
-    if stack.dtype != tensor.dtype:
-        raise InputError(f"is {tensor.dtype}, other layers' are {stack.dtype}", key=name, remedy="ask for one dtype")
-    stack[weight.layer] = array
+def _owned(array: np.ndarray) -> np.ndarray:
+    """The array, contiguous, and in memory of its own rather than a mapped file's."""
+    root = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    return np.ascontiguousarray(array) if root.flags.owndata else np.array(array, order="C")
 
 
-def _tensor(params: Params, weight: _Weight) -> np.ndarray:
-    leaf = at(params, weight.path)
-    return weight.outward(np.asarray(leaf if weight.layer is None else leaf[weight.layer]))
+def _load_one(array: LazyArray, weight: _Weight, dtype: np.dtype) -> np.ndarray:
+    return weight.inward(array.load()).astype(dtype, copy=False)
+
+
+def _load_stack(rows: list[tuple[LazyArray, _Weight]], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    stack = np.empty(shape, dtype)
+    for array, weight in rows:
+        stack[weight.layer] = weight.inward(array.load())
+    return stack
+
+
+def _from_tree(params: Params, config: "ModelConfig") -> TensorFiles:
+    check_leaves(params, config)
+    return as_tensors(lambda path: LazyArray.of(at(params, path)), config)
 
 
 def _initial(weight: _Weight, generator: np.random.Generator) -> np.ndarray:
@@ -332,23 +390,25 @@ def _initial(weight: _Weight, generator: np.random.Generator) -> np.ndarray:
     return generator.standard_normal(weight.shape, np.float32) * deviation
 
 
-def _shapes(tensors: Mapping[str, np.ndarray]) -> Mapping[str, tuple[int, ...]]:
-    known = getattr(tensors, "shapes", None)
-    return known if known is not None else {name: np.shape(array) for name, array in tensors.items()}
-
-
-def _check_tied(tensors: Mapping[str, np.ndarray]) -> None:
-    present = [name for name in _TIED if name in tensors]
+def _check_tied(lazy: Mapping[str, LazyArray]) -> None:
+    present = [name for name in _TIED if name in lazy]
     if not present:
         return
-    shared = np.ascontiguousarray(tensors["shared.weight"])
+    # By digest, so that no two of them are in memory together.
+    shared = lazy["shared.weight"]
+    digest = sha256(shared.load())
     for name in present:
-        copy = np.ascontiguousarray(tensors[name])
-        if copy.dtype != shared.dtype or not np.array_equal(copy.view(np.uint8), shared.view(np.uint8)):
+        if lazy[name].dtype != shared.dtype or sha256(lazy[name].load()) != digest:
             raise InputError("differs from shared.weight", key=name, remedy="the two stacks share one embedding here")
 
 
-def _check_params(params: Params, weights: Mapping[str, _Weight]) -> None:
+def check_leaves(params: Params, config: "ModelConfig") -> None:
+    """Compares a parameter tree (of anything that has a shape) with the model's.
+
+    Raises:
+      InputError: listing all arrays that are missing, unknown or wrongly shaped.
+    """
+    weights = _weights(config)
     stacks = _stack_sizes(weights)
     wanted = {}
     for weight in weights.values():

@@ -1,7 +1,8 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """A pytree as named plain arrays, the form in which it is saved, and back."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +13,30 @@ from class_jax.errors import InputError
 
 PyTree = Any
 Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+    """An array that is read or made when it is asked for, each time anew, and kept by nobody.
+
+    Attributes:
+      shape: known beforehand, as is `dtype`.
+      load: returns the array, of any strides.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    load: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array once it is loaded."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @classmethod
+    def of(cls, array: Any) -> "LazyArray":
+        """Wraps an array that is already there."""
+        return cls(tuple(np.shape(array)), np.dtype(array.dtype), lambda: np.asarray(array))
 
 
 def _paths(tree: PyTree) -> list[tuple[Path, Any]]:

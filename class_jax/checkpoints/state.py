@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -16,21 +17,25 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from absl import logging as absl_logging
 from etils import epath
 from jax.experimental import multihost_utils
 
+from class_jax.checkpoints.chunks import read_chunks
 from class_jax.checkpoints.differences import differences
-from class_jax.checkpoints.digests import digest_arrays, first_damaged
-from class_jax.checkpoints.leaves import abstract_leaves, at, nested, plain_leaves
+from class_jax.checkpoints.digests import digest_arrays, first_damaged, is_intact
+from class_jax.checkpoints.leaves import LazyArray, abstract_leaves, at, nested, plain_leaves
 from class_jax.errors import InputError, nearest
 
 _log = logging.getLogger(__name__)
 
 PyTree = Any
 T = TypeVar("T")
-_FORMAT = 1
-_COMMITTED = "commit_success.txt"  # Orbax writes it last in COMMIT_FILE mode: a folder without it is not whole.
+FORMAT = 1
+# Each processor core packs or unpacks a chunk at a time: this bounds what that takes beside the array.
+CHUNK_BYTES = 8 << 20
+COMMITTED = "commit_success.txt"  # Orbax writes it last in COMMIT_FILE mode: a folder without it is not whole.
 _COMMIT_FILE = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
 
 
@@ -149,15 +154,17 @@ class TrainCheckpoints:
         self._check_newest(step)
         leaves, key_types = plain_leaves(arrays)
         document = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "host": host,
             "metrics": self._check_metrics(metrics),
             "arrays": digest_arrays({"/".join(path): leaf for path, leaf in leaves.items()}),
             "random_keys": key_types,
         }
         document = json.loads(json.dumps(document))  # as it will be read: tuples are lists, keys are text
-        document["sha256"] = _seal(document)
-        args = ocp.args.Composite(arrays=ocp.args.PyTreeSave(nested(leaves)), host=ocp.args.JsonSave(document))
+        document["sha256"] = seal(document)
+        how = nested(dict.fromkeys(leaves, ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)))
+        arrays_args = ocp.args.PyTreeSave(nested(leaves), save_args=how)
+        args = ocp.args.Composite(arrays=arrays_args, host=ocp.args.JsonSave(document))
         self._saving = step
         self._note_score(step, document["metrics"])
         with self._removing_unfinished():
@@ -201,12 +208,50 @@ class TrainCheckpoints:
         """
         return self._newest(step, lambda candidate: self._document(candidate)["host"])
 
+    def open_arrays(self, step: int | None = None) -> tuple[dict[str, LazyArray], dict[str, Any], int] | None:
+        """Opens a step (the newest whose host state is whole) array by array, for one process and its memory.
+
+        Returns:
+          ("a/b/c" -> array in host memory, read and compared with its digest when it is asked for; host; step), or None
+          where nothing has been saved yet. Loading an array raises InputError if it is damaged.
+
+        Raises:
+          InputError: if the step asked for is not there or damaged, or all are.
+        """
+        found = self._newest(step, self._document)
+        if found is None:
+            return None
+        document, step = found
+
+        def lazy(name: str, record: Mapping[str, Any]) -> LazyArray:
+            load = functools.partial(self._read_array, step, name, record)
+            return LazyArray(tuple(record["shape"]), jax.numpy.dtype(record["dtype"]), load)
+
+        arrays = {name: lazy(name, record) for name, record in document["arrays"].items()}
+        return arrays, document["host"], step
+
+    def _read_array(self, step: int, name: str, record: Mapping[str, Any]) -> np.ndarray:
+        # Not through Orbax, which unpacks all of an array's chunks at once, and on the CPU copies it besides.
+        folder = str(self._folder / str(step) / "arrays")
+        base = folder if "://" in folder else f"file://{folder}"
+        kvstore = {"driver": "ocdbt", "base": f"{base}/", "path": name.replace("/", ".") + "/"}
+        try:
+            array = read_chunks(ts.open({"driver": "zarr", "kvstore": kvstore}, open=True, read=True).result())
+            if not is_intact(array, record):
+                raise _DamagedError("its bytes do not have the digest saved with them")
+        except (ValueError, _DamagedError) as error:
+            reason = str(error).splitlines()[0].partition(" [")[0][:200]
+            raise InputError(
+                f"array {name} is damaged ({reason})", file=self._folder / str(step), remedy="use another step"
+            ) from error
+        return array
+
     def steps(self) -> list[int]:
         """Whole steps in the folder, oldest first; one still being written is not among them."""
         if not self._folder.exists():
             return []
         children = (child for child in self._folder.iterdir() if child.name.isdigit())
-        return sorted(int(child.name) for child in children if (child / _COMMITTED).exists())
+        return sorted(int(child.name) for child in children if (child / COMMITTED).exists())
 
     def best_step(self) -> int | None:
         """The whole step with the best `best_metric`, the newest of equals; None where no step has one."""
@@ -313,11 +358,11 @@ class TrainCheckpoints:
     def _document(self, step: int) -> dict[str, Any]:
         """Everything of a step but its arrays, checked against its own digest."""
         document = self._read(step, "host", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
-        if not isinstance(document, dict) or document.pop("sha256", None) != _seal(document):
+        if not isinstance(document, dict) or document.pop("sha256", None) != seal(document):
             raise _DamagedError("its host state is damaged (its text does not have the digest saved with it)")
-        if document["format"] != _FORMAT:
+        if document["format"] != FORMAT:
             raise InputError(
-                f"is of format {document['format']}, this version reads {_FORMAT}", file=self._folder / str(step)
+                f"is of format {document['format']}, this version reads {FORMAT}", file=self._folder / str(step)
             )
         return document
 
@@ -404,7 +449,7 @@ class TrainCheckpoints:
         if jax.process_index() != 0 or not self._folder.exists():
             return
         for child in self._folder.iterdir():
-            if child.name.isdigit() and not (child / _COMMITTED).exists():
+            if child.name.isdigit() and not (child / COMMITTED).exists():
                 _log.info("%s: removed, it was never finished", child)
                 child.rmtree()
 
@@ -421,7 +466,7 @@ class TrainCheckpoints:
                 self._manager.close()
             self._remove_unfinished()
             self._manager = self._open()
-            refusal = _disk_refusal(error)
+            refusal = disk_refusal(error)
             if refusal is None:
                 raise
             raise InputError(
@@ -439,11 +484,12 @@ def _kind(shape: Sequence[int], dtype: object) -> str:
     return f"shape ({', '.join(map(str, shape))}) {dtype}"
 
 
-def _seal(document: Mapping[str, Any]) -> str:
+def seal(document: Mapping[str, Any]) -> str:
+    """The digest by which a step's document recognises itself."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _disk_refusal(error: BaseException) -> str | None:
+def disk_refusal(error: BaseException) -> str | None:
     """Why the disk refused, or None if the error is of another kind. TensorStore reports codes inside ValueErrors."""
     if isinstance(error, OSError):
         return error.strerror or str(error)

@@ -1,17 +1,22 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Files of named tensors as Hugging Face lays them out: safetensors or PyTorch's, whole or in shards."""
 
+import dataclasses
+import functools
+import hashlib
+import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 import safetensors
-import safetensors.numpy
 
+from class_jax.checkpoints.folder_digests import FolderDigests, as_bytes, pieces
+from class_jax.checkpoints.leaves import LazyArray
 from class_jax.errors import InputError, nearest
 from class_jax.files import read_json, write_json
 
@@ -20,6 +25,8 @@ _log = logging.getLogger(__name__)
 SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
 _ZIP = b"PK\x03\x04"  # how torch.save's files begin since PyTorch 1.6; older ones can't be mapped
+_REMAP_BYTES = 128 << 20
+_LENGTH_BYTES, _ALIGNMENT = 8, 8  # of a safetensors header
 _SAFETENSORS_TYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
@@ -27,116 +34,172 @@ class TensorFiles(Mapping[str, np.ndarray]):
     """Tensors by name, each read from its file when asked for and not kept.
 
     Attributes:
-      shapes: name -> shape, known without reading any tensor.
+      lazy: name -> the array before it is read.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], load: Mapping[str, Callable[[], np.ndarray]]):
-        self.shapes = dict(shapes)
-        self._load = dict(load)
+    def __init__(self, lazy: Mapping[str, LazyArray]):
+        self.lazy = dict(lazy)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, np.ndarray]) -> "TensorFiles":
+        """Wraps a mapping of arrays; one that is lazy already stays as it is."""
+        return tensors if isinstance(tensors, cls) else cls({name: LazyArray.of(x) for name, x in tensors.items()})
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape, known without reading any tensor."""
+        return {name: array.shape for name, array in self.lazy.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(array.nbytes for array in self.lazy.values())
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._load[name]()
+        return self.lazy[name].load()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._load)
+        return iter(self.lazy)
 
     def __len__(self) -> int:
-        return len(self._load)
+        return len(self.lazy)
 
 
 def read_tensors(folder: str | os.PathLike) -> TensorFiles:
     """Opens a Hugging Face model folder (or one file of it): the first of these that is there.
 
     `model.safetensors`, its shards named by `model.safetensors.index.json`, `pytorch_model.bin`, or its shards. Only
-    names and shapes are read now, one tensor at a time later; `.bin` files are mapped into memory.
+    names and shapes are read now, one tensor at a time later; `.bin` files are mapped into memory. Where the folder has
+    a `digests.json`, headers are compared with it now and each tensor when it is read.
 
     Returns:
       name -> array of float32, bfloat16 or float16.
 
     Raises:
-      InputError: if there is no such file; if one is cut short, of another type, or not among the shards; if a `.bin`
-        holds anything but tensors by name (its code is never run) or PyTorch is not installed to read it.
+      InputError: if there is no such file; if one is cut short, damaged, of another type, or not among the shards; if a
+        `.bin` holds anything but tensors by name (its code is never run) or PyTorch is not installed to read it.
     """
     folder = Path(folder)
     if folder.is_file():
         return _merge([_open(folder)])
+    digests = FolderDigests.read(folder)
     for name in (SAFETENSORS, TORCH):
+        index = name + INDEX_SUFFIX
         if (folder / name).is_file():
-            return _merge([_open(folder / name)])
-        if (folder / (name + INDEX_SUFFIX)).is_file():
-            return _open_shards(folder / (name + INDEX_SUFFIX))
+            return _merge([_open(folder / name, digests)])
+        if (folder / index).is_file():
+            if digests is not None:
+                digests.check_file(index)
+            return _open_shards(folder / index, digests)
     raise InputError(
         "holds no weights", file=folder, remedy=f"expected {SAFETENSORS} or {TORCH}, or {INDEX_SUFFIX[1:]} of either"
     )
 
 
-def write_shards(
-    folder: Path,
-    tensors: Iterable[tuple[str, np.ndarray]],
-    sizes: Mapping[str, int],
-    max_shard_bytes: int,
-) -> None:
+def write_tensors(
+    folder: Path, tensors: TensorFiles, *, dtype: Any = None, max_shard_bytes: int = 5 * 10**9
+) -> FolderDigests:
     """Writes `model.safetensors`, or shards and their index where the tensors exceed `max_shard_bytes`.
+
+    Only one tensor is in memory at a time.
 
     Args:
       folder: exists; nothing in it is replaced with care, so write into a new one.
-      tensors: in the order of `sizes`; only one shard is in memory at a time.
-      sizes: name -> bytes.
+      tensors: written in their order, wider types first.
+      dtype: of the files; None keeps the tensors'.
       max_shard_bytes: a tensor larger than that has a shard of its own.
+
+    Returns:
+      The digests of all that was written, for the caller to complete and to write.
 
     Raises:
       OSError: if the disk refuses a write.
     """
-    shard_of, filled = {}, 0
-    for name, size in sizes.items():
-        number = max(shard_of.values(), default=0)
-        if filled and filled + size > max_shard_bytes:
-            number, filled = number + 1, 0
-        shard_of[name] = number
-        filled += size
-    count = max(shard_of.values()) + 1
+    types = {name: np.dtype(dtype or array.dtype) for name, array in tensors.lazy.items()}
+    sizes = {name: int(np.prod(tensors.lazy[name].shape)) * types[name].itemsize for name in types}
+    # Wider types first keeps every tensor at a multiple of its item size, as the format wants.
+    shards: list[list[str]] = [[]]
+    for name in sorted(types, key=lambda name: -types[name].itemsize):
+        if shards[-1] and sum(sizes[other] for other in shards[-1]) + sizes[name] > max_shard_bytes:
+            shards.append([])
+        shards[-1].append(name)
+    count = len(shards)
     files = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" if count > 1 else SAFETENSORS for i in range(count)]
-    shard: dict[str, np.ndarray] = {}
-    current = 0
-    for name, array in tensors:
-        if shard_of[name] != current:
-            _save(shard, folder / files[current])
-            shard, current = {}, shard_of[name]
-        shard[name] = array
-    _save(shard, folder / files[current])
+    digests = FolderDigests(folder)
+    for file, names in zip(files, shards, strict=True):
+        head = _write_safetensors(folder / file, tensors, {name: types[name] for name in names}, digests)
+        digests.add_file(file, head)
     if count > 1:
-        index = {
-            "metadata": {"total_size": sum(sizes.values())},
-            "weight_map": {name: files[number] for name, number in shard_of.items()},
-        }
+        weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         write_json(folder / (SAFETENSORS + INDEX_SUFFIX), index)
+        digests.add_file(SAFETENSORS + INDEX_SUFFIX)
+    return digests
 
 
-def _save(tensors: dict[str, np.ndarray], file: Path) -> None:
-    try:
-        # transformers reads only files that name the framework.
-        safetensors.numpy.save_file(tensors, file, metadata={"format": "pt"})
-    except safetensors.SafetensorError as error:
-        raise OSError(None, str(error)) from error
+def _write_safetensors(file: Path, tensors: TensorFiles, types: Mapping[str, np.dtype], digests: FolderDigests) -> int:
+    """Writes one safetensors file, tensor by tensor; returns the bytes of its header.
+
+    The library's own writer wants all tensors of a file in memory.
+    """
+    codes = {np.dtype(dtype): code for code, dtype in _SAFETENSORS_TYPES.items()}
+    # transformers reads only files that name the framework.
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, dtype in types.items():
+        shape = tensors.lazy[name].shape
+        end = offset + int(np.prod(shape)) * dtype.itemsize
+        header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    with open(file, "wb") as f:
+        f.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+        for name, dtype in types.items():
+            digests.add_array(name, tensors.lazy[name].shape, dtype, _append(f, tensors[name], dtype))
+        f.flush()
+        os.fsync(f.fileno())
+    return _LENGTH_BYTES + len(text)
 
 
-def _open(file: Path) -> tuple[Path, TensorFiles]:
-    return file, _open_safetensors(file) if file.suffix == ".safetensors" else _open_torch(file)
+def _append(f: IO[bytes], array: np.ndarray, dtype: np.dtype) -> str:
+    """Writes an array's bytes and returns their digest."""
+    digest = hashlib.sha256()
+    for piece in pieces(array):
+        data = as_bytes(piece.astype(dtype, copy=False))
+        digest.update(data)
+        f.write(data)
+    return digest.hexdigest()
+
+
+def _open(file: Path, digests: FolderDigests | None = None) -> tuple[Path, TensorFiles]:
+    if digests is not None:
+        digests.check_file(file.name)
+    opened = _open_safetensors(file) if file.suffix == ".safetensors" else _open_torch(file)
+    return file, opened if digests is None else _checked(opened, digests)
+
+
+def _checked(tensors: TensorFiles, digests: FolderDigests) -> TensorFiles:
+    """The same tensors, each compared with its digest whenever it is read."""
+
+    def checked(name: str, array: LazyArray) -> LazyArray:
+        return dataclasses.replace(array, load=lambda: digests.check_array(name, array.load()))
+
+    return TensorFiles({name: checked(name, array) for name, array in tensors.lazy.items()})
 
 
 def _merge(opened: list[tuple[Path, TensorFiles]]) -> TensorFiles:
-    shapes, load, home = {}, {}, {}
+    lazy, home = {}, {}
     for file, tensors in opened:
         for name in tensors:
             if name in home:
                 raise InputError(f"is also in {home[name].name}", file=file, key=name)
             home[name] = file
-        shapes.update(tensors.shapes)
-        load.update(tensors._load)
-    return TensorFiles(shapes, load)
+        lazy.update(tensors.lazy)
+    return TensorFiles(lazy)
 
 
-def _open_shards(index: Path) -> TensorFiles:
+def _open_shards(index: Path, digests: FolderDigests | None) -> TensorFiles:
     content = read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -148,7 +211,7 @@ def _open_shards(index: Path) -> TensorFiles:
             raise InputError(f"{shard!r} is not the name of a file beside it", file=index, key="weight_map")
         if not (index.parent / shard).is_file():
             raise InputError(f"shard {shard} is missing", file=index, remedy="fetch it again")
-        opened.append(_open(index.parent / shard))
+        opened.append(_open(index.parent / shard, digests))
     merged = _merge(opened)
     for name, shard in weight_map.items():
         if name not in merged:
@@ -158,16 +221,59 @@ def _open_shards(index: Path) -> TensorFiles:
 
 def _open_safetensors(file: Path) -> TensorFiles:
     try:
-        opened = safetensors.safe_open(file, framework="np")
+        # The library checks the file; its tensors are read by hand. It would map the file, and mapped pages that were
+        # read once count as this process's memory until the file is closed.
+        safetensors.safe_open(file, framework="np")
+        with open(file, "rb") as f:
+            length = int.from_bytes(f.read(_LENGTH_BYTES), "little")
+            header = json.loads(f.read(length))
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"is not a whole safetensors file ({error})", file=file, remedy="fetch it again") from error
-    shapes, load = {}, {}
-    for name in opened.keys():  # noqa: SIM118 (it is not a dict)
-        part = opened.get_slice(name)
-        _check_type(part.get_dtype(), _SAFETENSORS_TYPES, file, name)
-        shapes[name] = tuple(part.get_shape())
-        load[name] = lambda name=name: opened.get_tensor(name)
-    return TensorFiles(shapes, load)
+    header.pop("__metadata__", None)
+    lazy = {}
+    for name, entry in header.items():
+        _check_type(entry["dtype"], _SAFETENSORS_TYPES, file, name)
+        shape, dtype = tuple(entry["shape"]), np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
+        start = _LENGTH_BYTES + length + entry["data_offsets"][0]
+        lazy[name] = LazyArray(shape, dtype, functools.partial(_read_at, file, start, shape, dtype))
+    return TensorFiles(lazy)
+
+
+def _read_at(file: Path, start: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    array = np.empty(shape, dtype)
+    try:
+        with open(file, "rb") as f:
+            f.seek(start)
+            whole = f.readinto(as_bytes(array)) == array.nbytes
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", file=file, remedy="check the path") from error
+    if not whole:
+        raise InputError("has become shorter", file=file, remedy="fetch it again")
+    return array
+
+
+class _TorchFile:
+    """A `.bin` file mapped into memory, and mapped anew now and then.
+
+    Pages that were read count as this process's memory until the map is closed.
+    """
+
+    def __init__(self, torch: Any, file: Path):
+        self._torch, self._file = torch, file
+        with open(file, "rb") as f:
+            self._mapped = f.read(len(_ZIP)) == _ZIP
+        if not self._mapped:
+            _log.warning("%s is of PyTorch's old format: all of it is read at once", file)
+        self._read = 0
+        self.state = _load_torch(torch, file, self._mapped)
+
+    def tensor(self, name: str, dtype: np.dtype) -> np.ndarray:
+        if self._mapped and self._read > _REMAP_BYTES:
+            self.state, self._read = None, 0
+            self.state = _load_torch(self._torch, self._file, self._mapped)
+        array = _as_numpy(self._torch, self.state[name], dtype)
+        self._read += array.nbytes
+        return array
 
 
 def _open_torch(file: Path) -> TensorFiles:
@@ -178,20 +284,16 @@ def _open_torch(file: Path) -> TensorFiles:
             "needs PyTorch to be read", file=file, remedy="pip install 'class-jax[torch]', or convert it to safetensors"
         ) from error
     types = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16: ml_dtypes.bfloat16}
-    state = _load_torch(torch, file)
-    shapes, load = {}, {}
-    for name, tensor in state.items():
+    opened = _TorchFile(torch, file)
+    lazy = {}
+    for name, tensor in opened.state.items():
         _check_type(tensor.dtype, types, file, name)
-        shapes[name] = tuple(tensor.shape)
-        load[name] = lambda tensor=tensor: _as_numpy(torch, tensor, types[tensor.dtype])
-    return TensorFiles(shapes, load)
+        dtype = np.dtype(types[tensor.dtype])
+        lazy[name] = LazyArray(tuple(tensor.shape), dtype, functools.partial(opened.tensor, name, dtype))
+    return TensorFiles(lazy)
 
 
-def _load_torch(torch: Any, file: Path) -> dict[str, Any]:
-    with open(file, "rb") as f:
-        mapped = f.read(len(_ZIP)) == _ZIP
-    if not mapped:
-        _log.warning("%s is of PyTorch's old format: all of it is read at once", file)
+def _load_torch(torch: Any, file: Path, mapped: bool) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError:
@@ -217,10 +319,11 @@ def _load_torch(torch: Any, file: Path) -> dict[str, Any]:
 
 
 def _as_numpy(torch: Any, tensor: Any, dtype: Any) -> np.ndarray:
-    # NumPy knows bfloat16 only through ml_dtypes, so the bits are passed as integers. The copy detaches the map.
-    if dtype is ml_dtypes.bfloat16:
-        return tensor.contiguous().view(torch.uint16).numpy().copy().view(dtype)
-    return tensor.detach().numpy().copy()
+    """The tensor's own memory, of the map: a copy would stand beside the pages that it was read from."""
+    # NumPy knows bfloat16 only through ml_dtypes, so the bits are passed as integers.
+    if dtype == ml_dtypes.bfloat16:
+        return tensor.contiguous().view(torch.uint16).numpy().view(dtype)
+    return tensor.detach().numpy()
 
 
 def _check_type(dtype: object, known: Mapping[object, object], file: Path, name: str) -> None:

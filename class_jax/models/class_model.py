@@ -229,7 +229,13 @@ def join(questions: Encoded, passages: Encoded) -> tuple[jax.Array, jax.Array]:
 
 def create(config: ModelConfig, seed: int = 0) -> CLASS:
     """A newly initialised model."""
-    return CLASS(config, rngs=nnx.Rngs(seed))
+    model = CLASS(config, rngs=nnx.Rngs(seed))
+    if config.symmetric_retriever and config.retriever == "multi_vector":
+        attention, compared = model.encoder.reader_layers.attention, (0, slice(None), config.retriever_head)
+        # T5 folds attention's division by sqrt(K) into the queries' first values: keys start that much larger.
+        same = attention.q.kernel[...][compared] * config.d_kv**0.5
+        attention.k.kernel[...] = attention.k.kernel[...].at[compared].set(same)
+    return model
 
 
 def split(model: CLASS) -> tuple[Any, Params]:

@@ -32,6 +32,8 @@ class ModelConfig:
       embedding_stddev: standard deviation of the initial embeddings. 1 as in T5; a from-scratch run of few steps
         learns much faster from 0.1 and an initializer_factor of 0.3: Adam's steps have a fixed size, so they move
         small weights further.
+      symmetric_retriever: whether the keys that multi-vector retrieval compares start as its queries do. Equal tokens
+        then match from the first step, as in BM25: for runs that begin from nothing.
       remat: what a layer recomputes in its backward pass: "none", "dots" (all but matrix products) or "full".
     """
 
@@ -51,6 +53,7 @@ class ModelConfig:
     retriever_head: int = 6
     initializer_factor: float = 1.0
     embedding_stddev: float = 1.0
+    symmetric_retriever: bool = False
     dtype: str = "float32"
     remat: str = "none"
 
@@ -85,6 +88,6 @@ class ModelConfig:
     def fingerprint(self) -> str:
         """SHA-256 over what decides the parameters' shapes and meaning; the other settings may change freely."""
         shape = dataclasses.asdict(self)
-        for key in ("dtype", "remat", "dropout_rate", "initializer_factor", "embedding_stddev"):
+        for key in ("dtype", "remat", "dropout_rate", "initializer_factor", "embedding_stddev", "symmetric_retriever"):
             del shape[key]
         return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()

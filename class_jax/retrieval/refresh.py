@@ -25,6 +25,7 @@ from class_jax.retrieval.encode import Encoder, Params, Tokens
 from class_jax.retrieval.exact import checked_exclude, exact_search
 from class_jax.retrieval.lists import NO_ROW, DamagedError, PassageLists, clear_unfinished, folder_of, remove, versions
 from class_jax.retrieval.scann_index import build_index, scann_search
+from class_jax.retrieval.spaces import Allowed, SearchSpaces
 
 BACKENDS = ("exact", "scann")
 _LOG_SECONDS = 30.0
@@ -58,7 +59,8 @@ class Refresher:
       encoder: the model's retriever.
       k: passages per question.
       backend: "exact" embeds and scores in a stream, "scann" builds an index and searches it.
-      allowed: [passages] bool, which passages may be retrieved; None allows all.
+      allowed: which passages may be retrieved: [passages] bool, or several such sets and which of them each question
+        searches; None allows all.
       own: [questions] int, the passage that a question was made from, left out of its list; -1 for none.
       questions_fingerprint: of the question table, written into the lists.
       keep: newest versions kept on the disk.
@@ -79,7 +81,7 @@ class Refresher:
         k: int,
         *,
         backend: str = "exact",
-        allowed: np.ndarray | None = None,
+        allowed: Allowed = None,
         own: np.ndarray | None = None,
         questions_fingerprint: str = "",
         keep: int = 2,
@@ -249,14 +251,24 @@ class Refresher:
 
     def _search(self, refresh: _Refresh, params: Params, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         rows = np.arange(len(self._questions)) if rows is None else rows
+        search = functools.partial(self._search_within, refresh, params)
+        return (
+            self._allowed.search(rows, search)
+            if isinstance(self._allowed, SearchSpaces)
+            else search(rows, self._allowed)
+        )
+
+    def _search_within(
+        self, refresh: _Refresh, params: Params, rows: np.ndarray, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         questions, own = [self._questions[int(row)] for row in rows], self._own[rows]
         given = self._encoder, params, self._store
         if self._backend == "exact":
             settings = {"report": self._reporter(refresh, "scored"), "progress": False, **self._search_settings}
-            return exact_search(*given, questions, self.k, allowed=self._allowed, exclude=own, **settings)
+            return exact_search(*given, questions, self.k, allowed=allowed, exclude=own, **settings)
         building, searching = self._scann_settings()
         report = self._reporter(refresh, "embedded")
-        index = build_index(*given, k=self.k, allowed=self._allowed, scratch=self.folder, report=report, **building)
+        index = build_index(*given, k=self.k, allowed=allowed, scratch=self.folder, report=report, **building)
         report = self._reporter(refresh, "scored in full")
         return scann_search(index, *given, questions, self.k, exclude=own, report=report, **searching)
 

@@ -17,6 +17,7 @@ from class_jax.files import numbered_lines
 from class_jax.models.config import ModelConfig
 from class_jax.question_table import QuestionTable
 from class_jax.questions import Question
+from class_jax.retrieval.spaces import Allowed, in_languages
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ class DataConfig:
         the name of a seqio task or mixture.
       passages: the public passage TSV.
       passage_languages: TSV `id, language` (more columns are ignored), for corpora of several languages.
-      search_languages: languages of the passages that training retrieves; None for all.
+      search_languages: languages of the passages that training retrieves; "question" stands for the question's own.
+        None for all.
       own_passages: TSV `question id, passage id`: the passage that each synthetic question was made from.
       max_passage_tokens: longer passages are cut.
       max_question_tokens: longer training questions are cut (those of a seqio task at the task's own 50).
@@ -57,14 +59,14 @@ class TrainingData(NamedTuple):
       store: the passages.
       table: the training questions.
       languages: language code of each passage [M], or None where not given.
-      allowed: passages that training may retrieve, [M] booleans, or None for all.
+      allowed: passages that training may retrieve; see `class_jax.retrieval.spaces`.
     """
 
     vocabulary: Vocabulary
     store: TokenStore
     table: QuestionTable
     languages: np.ndarray | None
-    allowed: np.ndarray | None
+    allowed: Allowed
 
 
 def open_data(config: DataConfig, model: ModelConfig) -> TrainingData:
@@ -92,7 +94,8 @@ def open_data(config: DataConfig, model: ModelConfig) -> TrainingData:
         rows = np.array([own.get(table.id(row), -1) for row in range(len(table))], np.int64)
         table = dataclasses.replace(table, own_passages=rows)
     languages = None if config.passage_languages is None else read_passage_languages(config.passage_languages, store)
-    allowed = in_languages(languages, config.search_languages)
+    asked = np.array(table.languages)[table.language_codes]
+    allowed = in_languages(languages, config.search_languages, asked)
     return TrainingData(vocabulary, store, table, languages, allowed)
 
 
@@ -124,22 +127,6 @@ def read_passage_languages(path: str | Path, store: TokenStore) -> np.ndarray:
     if (missing := np.flatnonzero(languages == "")).size:
         raise InputError(f"{missing.size} passages have no language", file=path, key=store.id(int(missing[0])))
     return languages
-
-
-def in_languages(languages: np.ndarray | None, wanted: Sequence[str] | None) -> np.ndarray | None:
-    """Passages in the wanted languages, [M] booleans, or None where all are wanted.
-
-    Raises:
-      InputError: if languages are wanted but the corpus's are not known, or none is left.
-    """
-    if wanted is None:
-        return None
-    if languages is None:
-        raise InputError("needs the passages' languages", key="search_languages", remedy="set passage_languages")
-    allowed = np.isin(languages, [language_code(code) for code in wanted])
-    if not allowed.any():
-        raise InputError(f"no passage is in {tuple(wanted)}", key="search_languages")
-    return allowed
 
 
 def _read_own_passages(path: str, store: TokenStore) -> dict[str, int]:

@@ -22,7 +22,7 @@ from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
 from class_jax.questions import Question
 from class_jax.retrieval.exact import exact_search
-from class_jax.training.data import in_languages
+from class_jax.retrieval.spaces import Allowed, SearchSpaces, in_languages
 
 _QUESTION_BUCKETS = (16, 32, 50)
 
@@ -42,7 +42,7 @@ class EvaluationConfig:
       recall_questions: the same questions with the answers that R@n tokens looks for (English ones in
         XOR-Retrieve); None leaves R@n tokens out.
       read: whether to answer, too (F1 and EM as in XOR-Full).
-      read_languages: languages of the passages that are read; None for all.
+      read_languages: languages of the passages that are read; "question" stands for the question's own. None for all.
       num_passages: passages read for each question.
       max_answer_tokens: of a generated answer.
       batch: questions answered at once.
@@ -110,8 +110,9 @@ class Evaluator:
         self.tokens = [
             np.asarray(inputs.encode_question(vocabulary, q.text, q.language), np.int32) for q in self.questions
         ]
-        self.retrieve_allowed = in_languages(languages, config.retrieve_languages)
-        self.read_allowed = in_languages(languages, config.read_languages)
+        asked = [question.language for question in self.questions]
+        self.retrieve_allowed = in_languages(languages, config.retrieve_languages, asked)
+        self.read_allowed = in_languages(languages, config.read_languages, asked)
         self.gold = None if config.gold is None else self._read_gold(config.gold)
         recall = [] if config.recall_questions is None else list(config.recall_questions)
         kept = {q.id for q in self.questions}
@@ -131,10 +132,17 @@ class Evaluator:
             found |= _flat(evaluate_answers(self.questions, predictions))
         return found
 
-    def search(self, retriever: Params, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, retriever: Params, k: int, allowed: Allowed) -> tuple[np.ndarray, np.ndarray]:
         """The k best passages of each question: rows [B, k] and scores [B, k]."""
-        encoder = inference.encoder(self.model)
-        return exact_search(encoder, retriever, self.store, self.tokens, k, allowed=allowed, progress=False)
+
+        def within(questions: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+            tokens = [self.tokens[i] for i in questions]
+            return exact_search(
+                inference.encoder(self.model), retriever, self.store, tokens, k, allowed=mask, progress=False
+            )
+
+        questions = np.arange(len(self.tokens))
+        return allowed.search(questions, within) if isinstance(allowed, SearchSpaces) else within(questions, allowed)
 
     def score_rows(self, rows: np.ndarray) -> dict[str, float]:
         """Retrieval scores of ranked passages [B, k]."""

@@ -12,17 +12,19 @@ import concurrent.futures
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from class_jax.corpus.inputs import encode_question
 from class_jax.errors import InputError
-from class_jax.question_table import QuestionTable
+from class_jax.question_table import QuestionTable, Ragged
 from class_jax.training.noise import add_noise
 from class_jax.training.sampler import LanguageSampler, counter_rng
 
 if TYPE_CHECKING:
     from class_jax.corpus.store import TokenStore
+    from class_jax.corpus.vocabulary import Vocabulary
     from class_jax.retrieval.lists import PassageLists
 
 _ANSWER_STREAM = 2
@@ -43,6 +45,24 @@ class Teacher(Protocol):
         Returns:
           [B, M] float32, higher is better.
         """
+
+
+class TeacherTexts(NamedTuple):
+    """What a teacher that is a model reads, in its own tokens.
+
+    Attributes:
+      vocabulary: the teacher's.
+      store: the run's passages in the same rows, as tokens of that vocabulary.
+      max_question_tokens: longer questions are cut.
+    """
+
+    vocabulary: "Vocabulary"
+    store: "TokenStore"
+    max_question_tokens: int = 50
+
+    def question(self, text: str) -> np.ndarray:
+        """Returns the tokens of an English question, [Q] int32, without end of sequence."""
+        return np.array(encode_question(self.vocabulary, text, "en", self.max_question_tokens), np.int32)
 
 
 def bucket(length: int, buckets: Sequence[int], key: str) -> int:
@@ -75,6 +95,7 @@ class Feed:
         the smallest that holds it on all hosts, so that all hosts agree on shapes and few are compiled.
       teacher: scores passages for the English questions of stage 1; None where the teacher is a model.
       teacher_temperature: divides the teacher's scores.
+      teacher_texts: what the teacher reads where it is a model, which scores in the training step.
       exponent: of the language sampling.
       noise: (ids of pieces, runs to expect) put into questions at random; see `class_jax.training.noise`.
 
@@ -98,6 +119,7 @@ class Feed:
         answer_buckets: Sequence[int] = (8, 16, 50),
         teacher: Teacher | None = None,
         teacher_temperature: float = 1.0,
+        teacher_texts: TeacherTexts | None = None,
         exponent: float = 0.5,
         noise: tuple[np.ndarray, float] | None = None,
     ):
@@ -107,7 +129,7 @@ class Feed:
         self.question_buckets = tuple(question_buckets)
         self.passage_buckets = tuple(passage_buckets)
         self.answer_buckets = tuple(answer_buckets)
-        self.teacher_temperature = teacher_temperature
+        self.teacher_temperature, self.teacher_texts = teacher_temperature, teacher_texts
         self.noise = noise
         self._check_settings()
         self.sampler = LanguageSampler(table.language_codes, seed, exponent)
@@ -135,7 +157,7 @@ class Feed:
             sizes = getattr(self, key)
             if not sizes or sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes)):
                 raise InputError(f"{sizes} is not an ascending list of lengths", key=key)
-        if self.teacher is not None and self.stage != 1:
+        if (self.teacher is not None or self.teacher_texts is not None) and self.stage != 1:
             raise InputError("only stage 1 has a teacher", key="teacher", remedy="leave it out")
         if not self.teacher_temperature > 0:
             raise InputError(f"{self.teacher_temperature} is not positive", key="teacher_temperature")
@@ -234,7 +256,9 @@ class Feed:
           In stage 1 the question and answer arrays have 2B rows: the B English questions, then their B
           parallel ones, with the same answers twice; passages are shared. Where there is a host-side teacher,
           `teacher_scores` [B, B*N] float32 holds its scores of the whole batch's passages, in the order of
-          `passage_ids`, divided by the temperature.
+          `passage_ids`, divided by the temperature. Where there are teacher texts, `teacher_question_ids` [B, Q] and
+          `teacher_passage_ids` [B, N, P], with their lengths, hold the English questions and the passages as tokens of
+          the teacher's vocabulary; its Q and P are its own.
           (With H hosts, read B as B/H, but for the B*N of the teacher.)
 
         Raises:
@@ -256,6 +280,8 @@ class Feed:
             english = [self.table.english(row) for row in rows[mine]]
             scores = np.asarray(self.teacher.scores(english, passages.ravel()), np.float32)
             batch["teacher_scores"] = scores / np.float32(self.teacher_temperature)
+        if self.teacher_texts is not None:
+            batch |= self._teacher_readings(self.teacher_texts, rows, passages, mine)
         return batch
 
     def state(self, step: int | None = None) -> dict[str, Any]:
@@ -388,6 +414,23 @@ class Feed:
             "question_lengths": question_lengths,
             "answer_ids": answer_ids,
             "answer_lengths": answer_lengths,
+        }
+
+    def _teacher_readings(
+        self, texts: TeacherTexts, rows: np.ndarray, passages: np.ndarray, mine: slice
+    ) -> dict[str, np.ndarray]:
+        """Returns what a teacher model reads of this host's slice; all hosts agree on the shapes."""
+        questions = [texts.question(self.table.english(row)) for row in rows]
+        tokens = Ragged(np.concatenate(questions), np.cumsum([0, *map(len, questions)]))
+        Q = bucket(int(tokens.lengths.max()), self.question_buckets, "question_buckets")
+        P = bucket(int(texts.store.lengths[passages.ravel()].max()), self.passage_buckets, "passage_buckets")
+        question_ids, question_lengths = tokens.padded(np.arange(len(rows))[mine], Q)
+        passage_ids, passage_lengths = texts.store.batch(passages[mine], length=P)
+        return {
+            "teacher_question_ids": question_ids,
+            "teacher_question_lengths": question_lengths,
+            "teacher_passage_ids": passage_ids,
+            "teacher_passage_lengths": passage_lengths,
         }
 
 

@@ -15,8 +15,10 @@ from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.errors import InputError
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
+from class_jax.retrieval.bm25 import BM25
 from class_jax.retrieval.lists import PassageLists
 from class_jax.retrieval.refresh import Refresher
+from class_jax.retrieval.spaces import OWN_LANGUAGE
 from class_jax.training import weights
 from class_jax.training.data import DataConfig, TrainingData, open_data
 from class_jax.training.evaluator import EvaluationConfig, Evaluator
@@ -28,7 +30,15 @@ from class_jax.training.optimiser import OptimiserConfig, make_optimiser, schedu
 from class_jax.training.sharding import MeshConfig, make_mesh
 from class_jax.training.signals import caught_signals
 from class_jax.training.step import TrainState, init_state, make_train_step, state_shapes
-from class_jax.training.teacher import Bm25TeacherConfig, lists_by_teacher, open_bm25_teacher
+from class_jax.training.teacher import (
+    Bm25TeacherConfig,
+    ModelTeacher,
+    ModelTeacherConfig,
+    lists_by_model_teacher,
+    lists_by_teacher,
+    open_bm25_teacher,
+    open_model_teacher,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +92,7 @@ class TrainConfig:
     Attributes:
       model: the model. objective: "stage1" or "end_to_end". losses: settings of the objective.
       optimiser: optimiser and schedule; its total_steps is the length of the run.
-      data: what it trains on. teacher: of stage 1. refresh: None keeps the first passage lists.
+      data: what it trains on. teacher: of stage 1, a model or BM25. refresh: None keeps the first passage lists.
       lists: first passage lists, a public JSON of `{"qid", "pids"}`; None lets the teacher or the first weights make
         them.
       evaluation: None leaves it out. evaluate_every: steps; also at the end, and before the first step where
@@ -93,6 +103,9 @@ class TrainConfig:
       question_noise: runs of random short pieces to expect in a training question, 0 for none; for models that start
         from nothing, see `class_jax.training.noise`.
       init_from: weights to start from: another run's folder, or a Hugging Face folder; None starts at random.
+      head_from_embedding: replaces the output head of `init_from` by its embeddings, scaled to this standard deviation;
+        None leaves it. For weights whose reader has learnt nothing yet: retrieval has brought a name and its
+        translations together in the embeddings, so that a reader can name what it attends to from the first step.
       mesh: devices. checkpoints: saving. seed: of everything random. log_every: steps between two lines of metrics.
       tensorboard: whether to write TensorBoard files.
     """
@@ -102,7 +115,7 @@ class TrainConfig:
     optimiser: OptimiserConfig
     data: DataConfig
     losses: ObjectiveConfig = ObjectiveConfig()
-    teacher: Bm25TeacherConfig | None = None
+    teacher: Bm25TeacherConfig | ModelTeacherConfig | None = None
     refresh: RefreshConfig | None = None
     lists: str | None = None
     evaluation: EvaluationConfig | None = None
@@ -116,6 +129,7 @@ class TrainConfig:
     language_exponent: float = 0.5
     question_noise: float = 0.0
     init_from: str | None = None
+    head_from_embedding: float | None = None
     mesh: MeshConfig = MeshConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     seed: int = 0
@@ -159,10 +173,25 @@ class _Run:
         self.total = config.optimiser.total_steps
         self.mesh = make_mesh(config.mesh)
         _check_batch_size(config, self.mesh)
+        _check_teacher(config)
         self.data: TrainingData = open_data(config.data, config.model)
         self.optimiser = make_optimiser(config.optimiser)
         self.rate = schedule(config.optimiser)
-        self.step = make_train_step(config.model, config.objective, config.losses, self.optimiser, self.mesh)
+        self.bm25: BM25 | None = None
+        self.model_teacher: ModelTeacher | None = None
+        if isinstance(config.teacher, ModelTeacherConfig):
+            self.model_teacher = open_model_teacher(config.teacher, config.data, self.data, self.mesh)
+        elif config.teacher is not None:
+            self.bm25 = open_bm25_teacher(config.teacher, self.data, folder)
+        self.step = make_train_step(
+            config.model,
+            config.objective,
+            config.losses,
+            self.optimiser,
+            self.mesh,
+            teacher=config.teacher.model if self.model_teacher else None,
+            teacher_temperature=config.teacher.temperature if self.model_teacher else 1.0,
+        )
         saving = config.checkpoints
         self.checkpoints = TrainCheckpoints(
             folder / "checkpoints", saving.keep_last, saving.keep_best, saving.best_metric
@@ -172,7 +201,6 @@ class _Run:
             self.evaluator = Evaluator(
                 config.evaluation, config.model, self.data.vocabulary, self.data.store, self.data.languages
             )
-        self.teacher = None if config.teacher is None else open_bm25_teacher(config.teacher, self.data, folder)
         self.feed = self._make_feed()
         self.refresher = self._make_refresher()
         self.adopt_at: int | None = None  # the step from which the refresh under way takes effect
@@ -193,6 +221,7 @@ class _Run:
         if self.evaluator is not None and self.config.evaluate_first and start == 0:
             self._evaluate(0, state.params)
         batches = prefetch(self.feed, start, PREFETCH)
+        teacher = (self.model_teacher.params,) if self.model_teacher else ()
         seen = None
         with caught_signals() as stopping:
             for step in range(start, self.total):
@@ -200,7 +229,7 @@ class _Run:
                     self._adopt(step)  # before the batch of that step is built ahead
                 batch = next(batches)
                 rows = batch.pop("question_rows")
-                state, metrics = self.step(state, batch)
+                state, metrics = self.step(state, batch, *teacher)
                 if seen is not None:
                     self._report(*seen)  # one step late, so that the device never waits for the host
                 seen = (step, rows, metrics)
@@ -247,6 +276,8 @@ class _Run:
         if config.init_from is not None:
             fingerprint = self.data.vocabulary.fingerprint
             params = weights.load_params(config.init_from, config.model, config.seed, vocabulary=fingerprint)
+            if config.head_from_embedding is not None:
+                params = weights.with_head_from_embedding(params, config.head_from_embedding)
         state = init_state(config.model, self.optimiser, self.mesh, seed=config.seed, params=params)
         self.feed.set_lists(self._first_lists(state.params), from_step=0)
         return state, 0
@@ -257,11 +288,14 @@ class _Run:
             ids = [data.table.id(row) for row in range(len(data.table))]
             found = PassageLists.from_public(config.lists, ids, data.store, questions=data.table.fingerprint)
             return self.refresher.adopt(found)
-        if self.teacher is not None:
-            return self.refresher.adopt(lists_by_teacher(config.teacher, self.teacher, data))
-        _log.info("searching passages with the first weights")
+        if self.bm25 is not None:
+            return self.refresher.adopt(lists_by_teacher(config.teacher, self.bm25, data))
         refresh = config.refresh
         rows = None if refresh is None else self.feed.rows_between(0, min(refresh.every + refresh.delay, self.total))
+        if self.model_teacher is not None:
+            found = lists_by_model_teacher(self.model_teacher, data, self.folder / "lists", rows)
+            return self.refresher.adopt(found)
+        _log.info("searching passages with the first weights")
         self.refresher.start(0, inference.retriever_params(params), 0, rows)
         return self.refresher.wait()
 
@@ -350,12 +384,13 @@ class _Run:
         )
 
     def _fingerprints(self) -> dict[str, str]:
-        return {
+        found = {
             "model": self.config.model.fingerprint,
             "vocabulary": self.data.vocabulary.fingerprint,
             "corpus": self.data.store.fingerprint,
             "objective": self.config.objective,
         }
+        return found | ({"teacher": self.model_teacher.fingerprint} if self.model_teacher else {})
 
     def _make_feed(self) -> Feed:
         config = self.config
@@ -372,7 +407,8 @@ class _Run:
             question_buckets=config.question_buckets,
             passage_buckets=config.passage_buckets,
             answer_buckets=config.answer_buckets,
-            teacher=self.teacher,
+            teacher=self.bm25,
+            teacher_texts=self.model_teacher.texts if self.model_teacher else None,
             teacher_temperature=1.0 if config.teacher is None else config.teacher.temperature,
             exponent=config.language_exponent,
             noise=(short_pieces(self.data.vocabulary), config.question_noise) if config.question_noise else None,
@@ -397,6 +433,25 @@ class _Run:
             questions_fingerprint=table.fingerprint,
             # Lists that a kept checkpoint names must stay as long as it.
             keep=config.checkpoints.keep_last + config.checkpoints.keep_best + 1,
+        )
+
+
+def _check_teacher(config: TrainConfig) -> None:
+    """Raises InputError, before anything long begins, for a teacher too few or too many, or lists that don't fit."""
+    teacher, refresh = config.teacher, config.refresh
+    if (teacher is not None) != (config.objective == "stage1"):
+        problem, remedy = "is not set", "stage 1 is taught by a model or by BM25"
+        if teacher is not None:
+            problem, remedy = f"is set, but the objective is {config.objective!r}", "only stage 1 has a teacher"
+        raise InputError(problem, key="TrainConfig.teacher", remedy=remedy)
+    if teacher is not None and OWN_LANGUAGE in (config.data.search_languages or ()):
+        problem = f"is {tuple(config.data.search_languages)}, but a pair of questions shares its passages"
+        raise InputError(problem, key="DataConfig.search_languages", remedy="name the teacher's language")
+    if teacher is not None and refresh is not None and refresh.list_length != teacher.list_length:
+        raise InputError(
+            f"is {teacher.list_length}, that of the refresh {refresh.list_length}",
+            key="list_length of the teacher",
+            remedy="set both to the same",
         )
 
 

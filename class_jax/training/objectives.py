@@ -86,6 +86,34 @@ def encode_batch(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.A
     return questions, in_micro_batches(encode, config.micro_batches, passage_key, *arrays)
 
 
+def teacher_targets(teacher: CLASS, batch: Batch, config: ObjectiveConfig, temperature: float = 1.0) -> Batch:
+    """What a teacher that is a model says of a stage-1 batch (section 3.1); no gradient flows here.
+
+    Args:
+      teacher: the English teacher, which has a vocabulary of its own.
+      batch: in that vocabulary, teacher_question_ids [B, Q] (English), teacher_question_lengths [B],
+        teacher_passage_ids [B, N, P], teacher_passage_lengths [B, N]; Q and P may differ from the student's.
+      config: of the losses; the teacher is cut into the same micro-batches and reads the same pairs as the student.
+      temperature: divides the scores.
+
+    Returns:
+      teacher_scores [B, B * N]; and, where R > 0 pairs are read, teacher_attention [R, N], its P_ca.
+    """
+    own = {name.removeprefix("teacher_"): x for name, x in batch.items() if name.startswith("teacher_")}
+    questions, passages = encode_batch(teacher, own, config, None)
+    targets = {"teacher_scores": scoring.score_all(questions, passages, chunk=config.score_chunk) / temperature}
+    reading = _pairs_read(config, len(passages.lengths))
+    if reading:
+
+        def attend(_: None, questions: Encoded, passages: Encoded) -> jax.Array:
+            start = jnp.zeros((len(passages.lengths), 1), jnp.int32)  # P_ca is of the first output position
+            return teacher.decode(teacher.read(questions, passages), start)[1]
+
+        read = jax.tree.map(lambda x: x[:reading], (questions, passages))
+        targets["teacher_attention"] = in_micro_batches(attend, config.micro_batches, None, *read)
+    return jax.lax.stop_gradient(targets)
+
+
 def end_to_end(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
     """L_e2e = L_reader + alpha * KL(P_ca || P_be) (section 3.2.2): stage 2 and all fine-tuning.
 
@@ -127,7 +155,7 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
       model: the student.
       batch: question_ids [2B, Q]: B English questions, then the B parallel ones; question_lengths [2B];
         passage_ids [B, N, P], shared by a pair; passage_lengths [B, N]; answer_ids [2B, A], answer_lengths [2B];
-        teacher_scores [B, B * N]; optionally teacher_attention [B, N].
+        teacher_scores [B, B * N]; optionally teacher_attention [B, N], or of the pairs that are read alone.
       config: the losses' settings.
       key: dropout key, or None.
 
@@ -143,7 +171,7 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
         aligned = jnp.zeros_like(aligned)
     loss = config.alpha * (taught + aligned)
     metrics = {"distillation": taught, "alignment": aligned, "per_question": jnp.full(B, loss)}
-    reading = B if config.read_pairs is None else min(config.read_pairs, B)
+    reading = _pairs_read(config, B)
     if not reading:
         return loss, metrics
 
@@ -177,6 +205,11 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
     # A loss that is not finite is traced to the pairs whose reading is not, where the retriever's is.
     metrics["per_question"] = jnp.full(B, loss).at[:reading].add(reader)
     return loss + (reader + answers + attention).mean(), metrics
+
+
+def _pairs_read(config: ObjectiveConfig, pairs: int) -> int:
+    """How many of a stage-1 batch's pairs are read."""
+    return pairs if config.read_pairs is None else min(config.read_pairs, pairs)
 
 
 OBJECTIVES = {"end_to_end": end_to_end, "stage1": stage1}

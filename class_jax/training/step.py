@@ -13,7 +13,7 @@ from class_jax.errors import InputError, nearest
 from class_jax.models.class_model import Params, create, merge, model_graph, param_shapes, split
 from class_jax.models.config import ModelConfig
 from class_jax.training import sharding
-from class_jax.training.objectives import OBJECTIVES, Batch, Metrics, ObjectiveConfig
+from class_jax.training.objectives import OBJECTIVES, Batch, Metrics, ObjectiveConfig, teacher_targets
 
 
 class TrainState(NamedTuple):
@@ -76,7 +76,9 @@ def make_train_step(
     objective_config: ObjectiveConfig,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    teacher: ModelConfig | None = None,
+    teacher_temperature: float = 1.0,
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled step: `state, metrics = step(state, batch)`; the old state's buffers are reused.
 
     Args:
@@ -85,6 +87,9 @@ def make_train_step(
       objective_config: settings of the losses.
       optimiser: from `make_optimiser`.
       mesh: the device mesh; the batch is cut along its first axis, scores and means are over the global batch.
+      teacher: the model that teaches stage 1; the step is then `step(state, batch, teacher_params)`, its parameters lie
+        on the mesh as the student's do and are only read, and the batch has what `teacher_targets` asks for.
+      teacher_temperature: divides that teacher's scores.
 
     Returns:
       The step. Metrics are scalars (loss, its parts, grad_norm), and per_question [B] for naming a bad question.
@@ -96,8 +101,12 @@ def make_train_step(
         raise InputError(f"unknown value {objective!r}", key="objective", remedy=nearest(objective, OBJECTIVES))
     graph = model_graph(config)
     loss_function = OBJECTIVES[objective]
+    teacher_graph = None if teacher is None else model_graph(teacher)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, *teacher_params: Params) -> tuple[TrainState, Metrics]:
+        if teacher is not None:
+            taught_by = merge(teacher_graph, *teacher_params)
+            batch = batch | teacher_targets(taught_by, batch, objective_config, teacher_temperature)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         key = None if config.dropout_rate == 0.0 else key
 
@@ -111,16 +120,17 @@ def make_train_step(
         return TrainState(state.step + 1, params, optimiser_state, state.rng), metrics
 
     shardings = state_shardings(config, optimiser, mesh)
+    teacher_shardings = () if teacher is None else (sharding.param_shardings(teacher, mesh),)
     compiled = jax.jit(
         step,
-        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        in_shardings=(shardings, sharding.batch_sharding(mesh), *teacher_shardings),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
 
-    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def run(state: TrainState, batch: Batch, *teacher_params: Params) -> tuple[TrainState, Metrics]:
         with jax.set_mesh(mesh):
-            return compiled(state, batch)
+            return compiled(state, batch, *teacher_params)
 
     run.lower = compiled.lower
     return run

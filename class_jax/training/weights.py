@@ -1,15 +1,17 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Weights into and out of a run: another run's folder or a Hugging Face folder in, a Hugging Face folder out."""
+"""Weights into and out of a run: another run's folder or weights of any layout in, a Hugging Face folder out."""
 
 import logging
 from pathlib import Path
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from class_jax.checkpoints import huggingface
+from class_jax.checkpoints.convert import open_source
+from class_jax.checkpoints.hub import local_folder
+from class_jax.checkpoints.runs import CHECKPOINTS, is_run
 from class_jax.checkpoints.state import TrainCheckpoints
-from class_jax.checkpoints.tensor_files import read_tensors
 from class_jax.errors import InputError
 from class_jax.models.class_model import Params, param_shapes
 from class_jax.models.config import ModelConfig
@@ -21,30 +23,41 @@ def load_params(path: str, config: ModelConfig, seed: int = 0, vocabulary: str |
     """Loads a model's weights for `config`.
 
     Args:
-      path: a run's folder (the newest whole checkpoint counts) or a folder in the Hugging Face layout.
+      path: a run's folder (the newest whole checkpoint counts); a folder in the Hugging Face layout or T5X's; or the id
+        of a model on the Hugging Face Hub.
       config: the model that the weights must fit.
       seed: of projections that the weights don't have (the dense retriever's, when starting from mT5).
-      vocabulary: fingerprint that a run's checkpoint must have been trained with (the other layout does not name it);
-        None leaves it unchecked.
+      vocabulary: fingerprint that a run's checkpoint must have been trained with, where it names one (the other layouts
+        don't); None leaves it unchecked.
 
     Raises:
       InputError: if there are no weights, or a parameter's shape or the vocabulary differs.
     """
-    folder = Path(path)
-    if (folder / "checkpoints").is_dir():
-        checkpoints = TrainCheckpoints(folder / "checkpoints", read_only=True)
-        expect = {} if vocabulary is None else {"vocabulary": vocabulary}
+    folder = local_folder(path)
+    if is_run(folder):
+        return _from_run(folder, config, vocabulary)
+    source = open_source(folder, config=config, seed=seed)
+    if source.new:
+        _log.warning("newly initialised, not in %s: %s", path, ", ".join(source.new))
+    return huggingface.assembled(source.tensors, config)
+
+
+def _from_run(folder: Path, config: ModelConfig, vocabulary: str | None) -> Params:
+    """Onto the devices; a damaged step gives way to the one before."""
+    with TrainCheckpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+        named = (checkpoints.read_host() or ({},))[0]
+        expect = {} if vocabulary is None or "vocabulary" not in named else {"vocabulary": vocabulary}
         restored = checkpoints.restore({"params": param_shapes(config)}, expect=expect, partial=True)
-        checkpoints.close()
-        if restored is None:
-            raise InputError("no whole checkpoint", file=folder / "checkpoints", remedy="train that run further")
-        _log.info("starting from step %d of %s", restored[2], path)
-        return restored[0]["params"]
-    tensors = read_tensors(path)
-    try:
-        return huggingface.to_params(tensors, config, initialise_missing_dense=np.random.default_rng(seed))
-    except InputError as error:
-        raise InputError(str(error), file=path) from error
+    if restored is None:
+        raise InputError("no whole checkpoint", file=folder / CHECKPOINTS, remedy="train that run further")
+    _log.info("starting from step %d of %s", restored[2], folder)
+    return restored[0]["params"]
+
+
+def with_head_from_embedding(params: Params, stddev: float) -> Params:
+    """The same parameters, but the output head [D, V] is the embedding [V, D], scaled to a standard deviation."""
+    embedding = jnp.asarray(params["embed"]["embedding"])
+    return params | {"head": {"kernel": embedding.T * (stddev / embedding.std())}}
 
 
 def export(folder: Path, params: Params, config: ModelConfig) -> None:
