@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from class_jax.commands.answer import answer
+from class_jax.commands.convert import convert
+from class_jax.commands.embed import embed, index
+from class_jax.commands.search import search
 from class_jax.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -19,11 +23,11 @@ def vocabulary(
     size: Annotated[int, typer.Option(help="number of pieces", min=260)] = 32000,
 ) -> None:
     """Trains a SentencePiece vocabulary on passages."""
-    from class_jax.corpus.inputs import passage_text
+    from class_jax.corpus.inputs import PREFIXES, passage_text
     from class_jax.corpus.passages import read_passages
     from class_jax.corpus.vocabulary import train_vocabulary
 
-    made = train_vocabulary((passage_text(passage) for passage in read_passages(passages)), out, size)
+    made = train_vocabulary((passage_text(passage) for passage in read_passages(passages)), out, size, symbols=PREFIXES)
     typer.echo(f"{out}: {made.size} pieces, fingerprint {made.fingerprint[:12]}")
 
 
@@ -73,6 +77,10 @@ def demo(
     from class_jax.demo.run import run
 
     run(out, gin or [], Console())
+
+
+for command in (convert, embed, index, search, answer):
+    app.command()(command)
 
 
 def main() -> None:

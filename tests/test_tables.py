@@ -34,6 +34,18 @@ def test_every_form_holds_the_same_numbers(tmp_path):
     assert "0.5" in json.dumps(json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")))
 
 
+def test_latex_groups_columns_and_escapes(tmp_path):
+    table = Table(
+        "100% & more", (Column("run"), Column("fi", "R^L@5"), Column("macro", "R^L@5")), (("a_b", 1.0, None),)
+    )
+    text = table.latex()
+    assert r"\multicolumn{2}{c}{R\textasciicircum{}L@5}" in text and r"\cmidrule(lr){2-3}" in text
+    assert r"a\_b & 1.0 & -- \\" in text and r"\caption{100\% \& more.}" in text
+    assert table.write(tmp_path / "t", ("tex",))[0].read_text(encoding="utf-8") == text
+    with pytest.raises(InputError, match="'tex'"):
+        table.text("latex")
+
+
 def test_rows_of_the_wrong_length_are_refused():
     with pytest.raises(InputError, match="short"):
         Table("Scores", ("model", "F1"), (("short",),))

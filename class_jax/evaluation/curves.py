@@ -1,7 +1,6 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Learning curves as a picture, from the metrics that training writes one JSON object a line."""
 
-import io
 import itertools
 import json
 import math
@@ -13,18 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from class_jax.errors import InputError, nearest
-from class_jax.files import replacing
+from class_jax.evaluation.plots import COLOURS, INK, MARKERS, drawing, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-# Told apart by the colour-blind (Okabe and Ito).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _MAX_DEFAULT_EVALUATIONS = 4
-_INK, _FAINT = "#333333", "#dddddd"
 
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -133,16 +128,6 @@ def plot_curves(
       InputError: for no run, a bad metrics file, a loss or an evaluation that no run has, an ending that
         is no picture's, or where matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(
-            "learning curves need the package 'matplotlib'", remedy="pip install 'class-jax[evaluation]'"
-        ) from error
-    form = Path(path).suffix.lower().removeprefix(".")
-    if form not in ("png", "svg", "pdf"):
-        raise InputError("not a picture's name", file=path, remedy="end it with .png, .svg or .pdf")
     if not runs:
         raise InputError("no run to draw", key="runs")
     series = {name: read_metrics(file) for name, file in runs.items()}
@@ -154,29 +139,24 @@ def plot_curves(
     # A column a stage, or one column that all runs share; losses above, evaluations below.
     columns = [{name: series[name]} for name in series] if in_sequence else [series]
     rows = 2 if evaluations else 1
-    figure = Figure(figsize=(max(8.0, 4.0 * len(columns)), 0.6 + 2.9 * rows), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, len(columns), squeeze=False, sharex="col")
-    for shown, column in zip(columns, axes.T, strict=True):
-        _draw_loss(column[0], shown, loss, smoothing)
-        if in_sequence:
-            column[0].set_title(next(iter(shown)), fontsize=10, color=_INK, loc="left")
+    with drawing(path, (max(8.0, 4.0 * len(columns)), 0.6 + 2.9 * rows)) as figure:
+        axes = figure.subplots(rows, len(columns), squeeze=False, sharex="col")
+        for shown, column in zip(columns, axes.T, strict=True):
+            _draw_loss(column[0], shown, loss, smoothing)
+            if in_sequence:
+                column[0].set_title(next(iter(shown)), fontsize=10, color=INK, loc="left")
+            if evaluations:
+                _draw_evaluations(column[1], shown, evaluations, by_metric=in_sequence)
+            column[-1].set_xlabel("step")
+        axes[0, 0].set_ylabel(f"{loss}: raw (pale), smoothed")
         if evaluations:
-            _draw_evaluations(column[1], shown, evaluations, by_metric=in_sequence)
-        column[-1].set_xlabel("step")
-    axes[0, 0].set_ylabel(f"{loss}: raw (pale), smoothed")
-    if evaluations:
-        axes[1, 0].set_ylabel("evaluation, ×100")
-        _share_height(axes[1])
-    handles = _legend(list(series), evaluations, in_sequence)
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
-    if title:
-        figure.suptitle(title, fontsize=12, color=_INK)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=form)
-    with replacing(path, "wb") as f:
-        f.write(picture.getvalue())
+            axes[1, 0].set_ylabel("evaluation, ×100")
+            _share_height(axes[1])
+        handles = _legend(list(series), evaluations, in_sequence)
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+        if title:
+            figure.suptitle(title, fontsize=12, color=INK)
     return Path(path)
 
 
@@ -195,11 +175,7 @@ def _default_evaluations(series: Mapping[str, Series]) -> list[str]:
 
 
 def _tidy(axes: "Axes") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_INK)
-    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=8)
+    tidy(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.get_major_locator().set_params(integer=True, nbins=7)
 
@@ -207,7 +183,7 @@ def _tidy(axes: "Axes") -> None:
 def _draw_loss(axes: "Axes", runs: Mapping[str, Series], loss: str, smoothing: float) -> None:
     _tidy(axes)
     lows, highs = [], []
-    for colour, run in zip(itertools.cycle(_COLOURS), runs.values(), strict=False):
+    for colour, run in zip(itertools.cycle(COLOURS), runs.values(), strict=False):
         if loss not in run:
             continue
         steps, values = run[loss]
@@ -232,8 +208,8 @@ def _draw_evaluations(axes: "Axes", runs: Mapping[str, Series], names: Sequence[
         for j, name in enumerate(names):
             if name in run:
                 steps, values = run[name]
-                colour = _COLOURS[(j if by_metric else i) % len(_COLOURS)]
-                marker, dash = _MARKERS[j % len(_MARKERS)], _DASHES[0 if by_metric else j % len(_DASHES)]
+                colour = COLOURS[(j if by_metric else i) % len(COLOURS)]
+                marker, dash = MARKERS[j % len(MARKERS)], _DASHES[0 if by_metric else j % len(_DASHES)]
                 axes.plot(steps, 100 * values, dash, color=colour, marker=marker, markersize=5, linewidth=1.4)
 
 
@@ -253,12 +229,12 @@ def _legend(runs: Sequence[str], evaluations: Sequence[str], in_sequence: bool) 
     if not in_sequence and len(runs) > 1:
         handles += [
             Line2D([], [], color=c, linewidth=2, label=run)
-            for run, c in zip(runs, itertools.cycle(_COLOURS), strict=False)
+            for run, c in zip(runs, itertools.cycle(COLOURS), strict=False)
         ]
     for j, name in enumerate(evaluations):
-        colour = _COLOURS[j % len(_COLOURS)] if in_sequence else _INK
+        colour = COLOURS[j % len(COLOURS)] if in_sequence else INK
         dash = _DASHES[0 if in_sequence else j % len(_DASHES)]
-        marker = _MARKERS[j % len(_MARKERS)]
+        marker = MARKERS[j % len(MARKERS)]
         label = name.removeprefix("eval/")
         handles.append(Line2D([], [], color=colour, linestyle=dash, marker=marker, markersize=5, label=label))
     return handles

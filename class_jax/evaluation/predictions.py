@@ -26,7 +26,7 @@ def read_answers(path: str | os.PathLike, questions: Sequence[Question] | None =
     """
     known = None if questions is None else {question.id for question in questions}
     answers: dict[str, str] = {}
-    for line, id, value in _entries(path, "{"):
+    for line, id, value in json_entries(path, "{"):
         answer = value.get("answer") if isinstance(value, dict) else value
         if not isinstance(answer, str):
             problem = f"the prediction is {_kind(value)}, not a string"
@@ -51,7 +51,7 @@ def read_ranked_passages(path: str | os.PathLike, questions: Sequence[Question] 
     """
     languages = None if questions is None else {q.id: q.language.strip() for q in questions}
     lists: dict[str, list[str]] = {}
-    for line, _, row in _entries(path, "["):
+    for line, _, row in json_entries(path, "["):
         id, texts = _ranked_row(row, path, line)
         _check_id(id, lists, languages, path, line)
         language = str(row.get("lang") or "").strip()
@@ -98,11 +98,14 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def _entries(path: str | os.PathLike, opening: str) -> Iterator[tuple[int, str, Any]]:
+def json_entries(path: str | os.PathLike, opening: str) -> Iterator[tuple[int, str, Any]]:
     """Yields (line, key, value) of each entry of the JSON object ("{") or array ("["; key "") in a file.
 
     A JSON parser would drop the lines and all but the last of duplicate keys: this one reads the outer
     level itself and leaves the values to the parser.
+
+    Raises:
+      InputError: naming the line, for a missing or empty file, invalid UTF-8 or JSON, another outer shape.
     """
     text = _read(path)
     found = text.lstrip(_BLANK)[0]

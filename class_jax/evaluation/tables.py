@@ -1,8 +1,9 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Tables of results: one value, four forms (terminal, Markdown, JSON, CSV)."""
+"""Tables of results: one value, five forms (terminal, Markdown, LaTeX, JSON, CSV)."""
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -24,6 +25,12 @@ Cell = str | int | float | None
 _ABSENT = "–"
 _GAP = 2  # blanks between two columns in the terminal
 _WIDTH = 132  # in characters, where the output is not a terminal
+_LATEX = str.maketrans(
+    {c: "\\" + c for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", _ABSENT: "--", "\n": " "}
+)
+FORMS = ("table", "md", "tex", "csv", "json")
+"""How a table can be shown: for the terminal, or as text in one of four forms."""
 
 
 def _is_absent(cell: Cell) -> bool:
@@ -145,6 +152,36 @@ class Table:
         notes = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
         return "\n".join([f"**{self.title}**", "", *body, *notes]) + "\n"
 
+    def latex(self) -> str:
+        r"""A LaTeX `table` for the package booktabs: groups above their columns, the best of each column in bold."""
+        cells = [[cell.translate(_LATEX) for cell in row] for row in self._shown()]
+        for column in range(1, len(self.columns)):
+            for i in self.best_rows(column):
+                cells[i][column] = rf"\textbf{{{cells[i][column]}}}"
+        heads = [" & ".join(column.name.translate(_LATEX) for column in self.columns) + r" \\"]
+        if any(column.group for column in self.columns):
+            spans = [[group, list(found)] for group, found in itertools.groupby(self.columns, lambda c: c.group)]
+            over, rules, at = [], [], 1
+            for group, found in spans:
+                width = len(found)
+                over.append(
+                    rf"\multicolumn{{{width}}}{{c}}{{{group.translate(_LATEX)}}}" if group else " & " * (width - 1)
+                )
+                if group:
+                    rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+                at += width
+            heads = [" & ".join(over) + r" \\", "".join(rules), *heads]
+        notes = " ".join(note.translate(_LATEX) for note in self.notes)
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+            r"\toprule",
+        ]
+        lines += [*heads, r"\midrule", *(" & ".join(row) + r" \\" for row in cells), r"\bottomrule", r"\end{tabular}"]
+        lines += [rf"\caption{{{self.title.translate(_LATEX)}.{' ' + notes if notes else ''}}}", r"\end{table}"]
+        return "\n".join(lines) + "\n"
+
     def json(self) -> str:
         """JSON with full precision: `title`, `columns`, `rows` (objects keyed by heading) and `notes`."""
         headings = [column.heading for column in self.columns]
@@ -231,8 +268,19 @@ class Table:
             table.add_row(Text(row[0]), *(Text(row[c], style="bold green" if i in best[c] else "") for c in columns))
         return table
 
+    def text(self, form: str) -> str:
+        """The table as text in the form `md`, `tex`, `csv` or `json`.
+
+        Raises:
+          InputError: for an unknown form.
+        """
+        writers = {"md": self.markdown, "tex": self.latex, "json": self.json, "csv": self.csv}
+        if form not in writers:
+            raise InputError(f"no table can be written as {form!r}", key="forms", remedy=nearest(form, writers))
+        return writers[form]()
+
     def write(self, path: str | os.PathLike, forms: Iterable[str] = ("md", "json", "csv")) -> list[Path]:
-        """Writes `path.md`, `path.json` and `path.csv`, each whole or not at all.
+        """Writes `path.md`, `path.json` and `path.csv` (`path.tex` on request), each whole or not at all.
 
         Returns:
           The files written.
@@ -240,14 +288,12 @@ class Table:
         Raises:
           InputError: for an unknown form, or if the disk refuses a write.
         """
-        writers = {"md": self.markdown, "json": self.json, "csv": self.csv}
         files = []
         for form in forms:
-            if form not in writers:
-                raise InputError(f"no table can be written as {form!r}", key="forms", remedy=nearest(form, writers))
+            text = self.text(form)
             file = Path(os.fspath(path) + f".{form}")
             with replacing(file) as f:
-                f.write(writers[form]())
+                f.write(text)
             files.append(file)
         return files
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Decoding of answers with cached keys and values."""
+"""Answers of the CLASS model: greedy and beam search over one decoder step with cached keys and values."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from flax import nnx
 
 from class_jax.models import layers as nn
 from class_jax.models.class_model import CLASS, Memory
+from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, beam_search, greedy_search
 
 
 class Answers(NamedTuple):
@@ -27,72 +28,141 @@ class Answers(NamedTuple):
     passage_attention: jax.Array
 
 
+class CrossMemory(NamedTuple):
+    """What the decoder's layers attend to: projected once, shared by the beams of a question.
+
+    Attributes:
+      keys, values: of every decoder layer, [L, B, H, N * T, K].
+      mask: True where a token is not padding, [B, N, T].
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    mask: jax.Array
+
+
 def greedy(model: CLASS, memory: Memory, max_tokens: int, *, eos_id: int = 1) -> Answers:
     """Greedy decoding of at most `max_tokens` tokens, as in the paper's experiments.
 
     The memory's keys and values are projected once; each step computes one position. The loop ends when every
     answer has.
     """
-    B = memory.states.shape[0]
-    config = model.config
-    cross = _cross_keys_values(model, memory)
-    shape = (config.num_decoder_layers, B, config.num_heads, max_tokens, config.d_kv)
-    cache = (jnp.zeros(shape, memory.states.dtype), jnp.zeros(shape, memory.states.dtype))
-    bias = model.decoder.relative_bias(max_tokens, max_tokens)
-    bias += jnp.where(jnp.tril(jnp.ones((max_tokens, max_tokens), bool)), 0.0, nn.MASKED)
+    return decode(model, project(model, memory), max_tokens, eos_id=eos_id)
 
-    def unfinished(carry: tuple) -> jax.Array:
-        position, _, _, _, ended, _ = carry
-        return (position < max_tokens) & ~ended.all()
 
-    def step(carry: tuple) -> tuple:
-        position, previous, ids, total, ended, cache = carry
-        row = jax.lax.dynamic_slice_in_dim(bias, position, 1, axis=2)
-        logits, cache = _step(model, previous, row, position, cache, cross)
-        log_probabilities = jax.nn.log_softmax(logits, axis=-1)
-        token = jnp.where(ended, 0, log_probabilities.argmax(axis=-1))
-        gained = jnp.take_along_axis(log_probabilities, token[:, None], axis=-1)[:, 0]
-        total += jnp.where(ended, 0.0, gained)
-        ids = jax.lax.dynamic_update_slice_in_dim(ids, token[:, None].astype(ids.dtype), position, axis=1)
-        return position + 1, token.astype(ids.dtype), ids, total, ended | (token == eos_id), cache
-
-    start = (
-        jnp.zeros((), jnp.int32),
-        jnp.zeros(B, jnp.int32),
-        jnp.zeros((B, max_tokens), jnp.int32),
-        jnp.zeros(B, jnp.float32),
-        jnp.zeros(B, bool),
-        cache,
+def beam(
+    model: CLASS,
+    memory: Memory,
+    max_tokens: int,
+    beams: int,
+    *,
+    length_penalty: float = 1.0,
+    early_stopping: bool | Literal["never"] = False,
+    eos_id: int = 1,
+) -> Answers:
+    """The best answer of a beam search; see `class_jax.models.search.beam_search` for its rules."""
+    return decode(
+        model,
+        project(model, memory),
+        max_tokens,
+        beams,
+        length_penalty=length_penalty,
+        early_stopping=early_stopping,
+        eos_id=eos_id,
     )
-    _, _, ids, total, ended, _ = jax.lax.while_loop(unfinished, step, start)
-    lengths = jnp.where(ended, (ids == eos_id).argmax(axis=1) + 1, max_tokens)
-    # The first position sees the start token alone, so one teacher-forced position gives P_ca exactly.
-    passage_attention = model.decode(memory, ids[:, :1])[1]
-    return Answers(ids, lengths, total, passage_attention)
 
 
-def _cross_keys_values(model: CLASS, memory: Memory) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Keys and values of every decoder layer [L, B, H, S, K] and the mask's bias [B, 1, 1, S]."""
+def decode(
+    model: CLASS,
+    cross: CrossMemory,
+    max_tokens: int,
+    beams: int = 1,
+    *,
+    length_penalty: float = 1.0,
+    early_stopping: bool | Literal["never"] = False,
+    eos_id: int = 1,
+) -> Answers:
+    """Answers from a projected memory: greedily with one beam, by beam search with more."""
+    B = cross.mask.shape[0]
+    step, cache = decoder_step(model, cross, max_tokens, beams)
+    tokens = SpecialTokens(eos=eos_id)
+    if beams == 1:
+        found = greedy_search(step, cache, B, max_tokens, tokens)
+    else:
+        found = beam_search(
+            step,
+            cache,
+            B,
+            max_tokens,
+            beams,
+            length_penalty=length_penalty,
+            early_stopping=early_stopping,
+            tokens=tokens,
+        )
+    return best_answers(found, passage_attention(model, cross))
+
+
+def best_answers(found: Hypotheses, attention: jax.Array) -> Answers:
+    """The first hypothesis of each question, with its P_ca [B, N]."""
+    return Answers(found.ids[:, 0], found.lengths[:, 0], found.log_probabilities[:, 0], attention)
+
+
+def project(model: CLASS, memory: Memory) -> CrossMemory:
+    """Projects the memory to the keys and values of every decoder layer."""
     B, N, T, D = memory.states.shape
     states = memory.states.reshape(B, N * T, D)
     graph, params = nnx.split(model.decoder.layers.cross_attention)
-    keys, values = jax.vmap(lambda p: nnx.merge(graph, p).keys_values(states))(params)
-    bias = jnp.where(memory.mask.reshape(B, 1, 1, N * T), 0.0, nn.MASKED)
-    return keys, values, bias
+    _, (keys, values) = jax.lax.scan(lambda _, p: (None, nnx.merge(graph, p).keys_values(states)), None, params)
+    return CrossMemory(keys, values, memory.mask)
 
 
-def _step(
-    model: CLASS, tokens: jax.Array, bias: jax.Array, position: jax.Array, cache: tuple, cross: tuple
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """One position through all layers: tokens [B] -> logits [B, V] and the new cache."""
-    cross_keys, cross_values, cross_bias = cross
+def decoder_step(model: CLASS, cross: CrossMemory, max_tokens: int, beams: int) -> tuple[Step, Cache]:
+    """The decoder as the search wants it, and its empty cache: keys and values, two of [L, B, beams, H, A, K]."""
+    config = model.config
+    shape = (config.num_decoder_layers, cross.mask.shape[0], beams, config.num_heads, max_tokens, config.d_kv)
+    cache = (jnp.zeros(shape, cross.keys.dtype), jnp.zeros(shape, cross.keys.dtype))
+    bias = model.decoder.relative_bias(max_tokens, max_tokens)
+    bias += jnp.where(jnp.tril(jnp.ones((max_tokens, max_tokens), bool)), 0.0, nn.MASKED)
+
+    def step(tokens: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        row = jax.lax.dynamic_slice_in_dim(bias, position, 1, axis=2)
+        x, cache, _ = _layers(model, tokens, row, position, cache, cross)
+        return model.logits(model.decoder.norm(x)), cache
+
+    return step, cache
+
+
+def passage_attention(model: CLASS, cross: CrossMemory) -> jax.Array:
+    """P_ca [B, N] (paper, section 3.2.2): the first position sees the start token alone, whatever the answer is."""
+    config, (B, N, _) = model.config, cross.mask.shape
+    empty = jnp.zeros((config.num_decoder_layers, B, 1, config.num_heads, 1, config.d_kv), cross.keys.dtype)
+    start, position = jnp.zeros((B, 1), jnp.int32), jnp.zeros((), jnp.int32)
+    probabilities = _layers(model, start, model.decoder.relative_bias(1, 1), position, (empty, empty), cross)[2]
+    return probabilities.reshape(B, N, -1).sum(axis=-1)
+
+
+def _layers(
+    model: CLASS, tokens: jax.Array, bias: jax.Array, position: jax.Array, cache: Cache, cross: CrossMemory
+) -> tuple[jax.Array, Cache, jax.Array]:
+    """One position of W beams through all layers.
+
+    Args:
+      tokens: [B, W]. bias: [1, H, 1, A]. position: scalar. cache: two of [L, B, W, H, A, K].
+
+    Returns:
+      [B, W, D]; the new cache; the last layer's cross-attention probabilities of beam 0, averaged over heads [B, S].
+    """
     graph, params = nnx.split(model.decoder.layers)
-    x = model.embed.embedding[...][tokens][:, None].astype(model.config.dtype)
+    x = model.embed.embedding[...][tokens].astype(model.config.dtype)
+    memory_bias = jnp.where(cross.mask, 0.0, nn.MASKED).reshape(len(tokens), 1, 1, -1)
+    attention = jnp.zeros((len(tokens), memory_bias.shape[-1]), jnp.float32)
 
-    def body(x: jax.Array, xs: tuple) -> tuple:
-        layer_params, layer_cache, layer_keys, layer_values = xs
+    def body(carry: tuple, xs: tuple) -> tuple:
+        layer_params, layer_cache, keys, values = xs
         layer = nnx.merge(graph, layer_params)
-        return layer.step(x, bias, layer_cache, position, (layer_keys, layer_values, cross_bias))
+        x, layer_cache, probabilities = layer.step(carry[0], bias, layer_cache, position, (keys, values, memory_bias))
+        # Each layer overwrites it: only the last layer's is wanted.
+        return (x, probabilities[:, :, 0].mean(axis=1)), layer_cache
 
-    x, cache = jax.lax.scan(body, x, (params, cache, cross_keys, cross_values))
-    return model.logits(model.decoder.norm(x))[:, 0], cache
+    (x, attention), cache = jax.lax.scan(body, (x, attention), (params, cache, cross.keys, cross.values))
+    return x, cache, attention

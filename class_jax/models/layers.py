@@ -304,29 +304,35 @@ class DecoderLayer(nnx.Module):
 
     def step(
         self, x: jax.Array, bias: jax.Array, cache: tuple[jax.Array, jax.Array], position: jax.Array, memory: tuple
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """One position with cached keys and values.
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
+        """One position of each of a question's W beams, with cached keys and values.
 
         Args:
-          x: [B, 1, D]. bias: [1, H, 1, A], masking positions after `position`.
-          cache: keys and values of the positions so far, two of [B, H, A, K].
+          x: [B, W, D]. bias: [1, H, 1, A], masking positions after `position`.
+          cache: keys and values of the positions so far, two of [B, W, H, A, K].
           position: index of this position, scalar.
-          memory: (keys [B,H,S,K], values [B,H,S,K], bias [B,1,1,S]) of the cross-attention.
+          memory: (keys [B,H,S,K], values [B,H,S,K], bias [B,1,1,S]) of the cross-attention: one copy for all beams,
+            which are to it what the positions of an answer are in `__call__`.
 
         Returns:
-          [B, 1, D] and the new cache.
+          [B, W, D], the new cache, and the cross-attention probabilities [B, H, W, S].
         """
         attention = self.self_attention
-        normed = attention.norm(x)
+        B, W, D = x.shape
+        normed = attention.norm(x.reshape(B * W, 1, D))
         k, v = attention.keys_values(normed)
-        keys = jax.lax.dynamic_update_slice_in_dim(cache[0], k, position, axis=2)
-        values = jax.lax.dynamic_update_slice_in_dim(cache[1], v, position, axis=2)
-        x = x + attention.output(mix(attention_probabilities(attention.queries(normed), keys, bias, None), values))
+        cache = tuple(
+            jax.lax.dynamic_update_slice_in_dim(old, new.reshape(B, W, *new.shape[1:]), position, axis=3)
+            for old, new in zip(cache, (k, v), strict=True)
+        )
+        keys, values = (part.reshape(B * W, *part.shape[2:]) for part in cache)
+        own = mix(attention_probabilities(attention.queries(normed), keys, bias, None), values)
+        x = x + attention.output(own).reshape(B, W, D)
         cross = self.cross_attention
         memory_keys, memory_values, memory_bias = memory
         probabilities = attention_probabilities(cross.queries(cross.norm(x)), memory_keys, None, memory_bias)
         x = x + cross.output(mix(probabilities, memory_values))
-        return self.mlp(x, None), (keys, values)
+        return self.mlp(x, None), cache, probabilities
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:

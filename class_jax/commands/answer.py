@@ -1,0 +1,255 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""`class-jax answer`: one question, readably, or a file of questions into the official prediction format."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from class_jax.errors import InputError
+from class_jax.files import numbered_lines, replacing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from class_jax.api import CLASS, Answer, Searcher
+    from class_jax.questions import Question
+
+# Questions whose answers are kept at once; with an index they are searched together, too.
+_BLOCK = 64
+_SNIPPET = 160
+_SHOWN_PASSAGES = 5
+
+
+def answer(
+    model: Annotated[str, typer.Option(help="folder of a model or of a training run, or a hub id")],
+    store: Annotated[Path, typer.Option(help="token store of the passages")],
+    question: Annotated[str | None, typer.Argument(help="the question")] = None,
+    index: Annotated[Path | None, typer.Option(help="of the store; without it the store is embedded anew")] = None,
+    questions: Annotated[Path | None, typer.Option(help="XOR-TyDi QA JSON lines: id, question, lang")] = None,
+    out: Annotated[Path | None, typer.Option(help="predictions to write: a JSON object, id -> answer")] = None,
+    passages: Annotated[int, typer.Option(help="passages to read", min=1)] = 100,
+    beams: Annotated[int, typer.Option(help="1: greedy, as in the paper", min=1)] = 1,
+    language: Annotated[str | None, typer.Option(help="code of the question's language")] = None,
+    batch: Annotated[int | None, typer.Option(help="questions at once; chosen by memory if left out", min=1)] = None,
+    max_answer_tokens: Annotated[int, typer.Option(help="longer answers are cut", min=1)] = 50,
+    vocabulary: Annotated[str | None, typer.Option(help="SentencePiece model, if not beside the weights")] = None,
+    allow_other_weights: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-weights", "--allow-other-model", help="use an index although other weights made it"
+        ),
+    ] = False,
+) -> None:
+    """Answers one question, or every question of a file; the latter goes on where an earlier start was stopped."""
+    if (question is None) == (questions is None):
+        raise InputError("give one question or a file of them", remedy='"question", or --questions FILE --out FILE')
+    if (questions is None) != (out is None):
+        raise InputError("--questions and --out go together", remedy="give both or none")
+    if question is not None and not question.strip():
+        raise InputError("the question is empty", remedy="ask something")
+    from rich.console import Console
+
+    from class_jax.api import CLASS, Searcher
+
+    loaded = CLASS.from_pretrained(model, vocabulary=vocabulary)
+    corpus = Searcher.open(store, index, vocabulary=loaded.vocabulary, allow_other_weights=allow_other_weights)
+    settings = {"beams": beams, "max_answer_tokens": max_answer_tokens}
+    if question is not None:
+        found = loaded.answer([question], corpus, passages, language, batch=batch, progress=False, **settings)
+        show(found[0], Console())
+        return
+    count = answer_file(loaded, corpus, questions, out, passages=passages, language=language, batch=batch, **settings)
+    typer.echo(f"{out}: {count} answers; passages and scores are in {log_path(out)}")
+
+
+def show(answer: "Answer", console: "Console", count: int = _SHOWN_PASSAGES) -> None:
+    """Prints an answer and the passages that the reader attended to most."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console.print(f"[bold]{escape(answer.question)}[/bold]", highlight=False)
+    text = escape(answer.answer) or "(empty)"
+    console.print(f"[bold green]{text}[/bold green]  log-probability {answer.log_probability:.2f}", highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("attention", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("passage")
+    for passage in sorted(answer.passages, key=lambda p: -p.attention)[:count]:
+        snippet = passage.text[:_SNIPPET] + ("..." if len(passage.text) > _SNIPPET else "")
+        named = f"[bold]{escape(passage.title)}[/bold] [dim]{escape(passage.id)}[/dim]\n{escape(snippet)}"
+        table.add_row(f"{passage.attention:.3f}", f"{passage.score:.2f}", named)
+    console.print(table, highlight=False)
+    seconds = ", ".join(f"{name} {value:.2f} s" for name, value in answer.timings.items())
+    console.print(f"[dim]{len(answer.passages)} passages read; {seconds}[/dim]", highlight=False)
+
+
+def log_path(out: Path) -> Path:
+    """Where the answers are kept one by one, with passages and scores, while a file is being answered and after."""
+    return out.with_name(f"{out.stem}.log.jsonl")
+
+
+def answer_file(
+    model: "CLASS",
+    corpus: "Searcher",
+    questions: Path,
+    out: Path,
+    *,
+    passages: int,
+    beams: int,
+    max_answer_tokens: int,
+    language: str | None = None,
+    batch: int | None = None,
+) -> int:
+    """Answers a file of questions; returns how many predictions `out` holds.
+
+    Each answer goes to `log_path(out)` as soon as its batch is done; a second start with the same model, corpus and
+    settings keeps what lies there, even if the first was killed while it wrote.
+
+    Raises:
+      InputError: for a bad question file, a log of another model, corpus or setting, a disk that refuses a write; and
+        see `CLASS.answer`.
+    """
+    from tqdm import tqdm
+
+    from class_jax.questions import read_xor
+
+    asked = list(read_xor(questions))
+    if not asked:
+        raise InputError("no questions", file=questions, remedy='write {"id": ..., "question": ..., "lang": ...}')
+    made_with = {
+        "model": model.fingerprint,
+        "corpus": corpus.store.fingerprint,
+        "index": None if corpus.index is None else f"{corpus.index.kind} {corpus.index.model}",
+        "passages": passages,
+        "beams": beams,
+        "max_answer_tokens": max_answer_tokens,
+        "language": language,
+    }
+    log = AnswerLog(log_path(out), made_with)
+    left = [q for q in asked if log.answered.get(q.id, ("", ""))[0] != _digest(q)]
+    settings = {"beams": beams, "max_answer_tokens": max_answer_tokens, "batch": batch}
+    done = len(asked) - len(left)
+    with log, tqdm(total=len(asked), initial=done, unit="question", desc="answer", disable=None) as bar:
+        for question, given in _answers(model, corpus, left, passages, language, settings):
+            log.write(question, given)
+            bar.update()
+    predictions = {q.id: log.answered[q.id][1] for q in asked}
+    with replacing(out) as f:
+        json.dump(predictions, f, ensure_ascii=False, indent=0)
+        f.write("\n")
+    return len(predictions)
+
+
+def _answers(
+    model: "CLASS",
+    corpus: "Searcher",
+    questions: list["Question"],
+    passages: int,
+    language: str | None,
+    settings: Mapping[str, Any],
+) -> Iterator[tuple["Question", "Answer"]]:
+    """Answers as batches are done. Without an index all is retrieved first: a search reads the whole corpus."""
+    block = _BLOCK if corpus.index is not None else max(1, len(questions))
+    for start in range(0, len(questions), block):
+        part = questions[start : start + block]
+        texts, languages = [q.text for q in part], [language or q.language for q in part]
+        found = model.retrieve(texts, corpus, passages, languages)
+        for i, given in model.read(texts, found, corpus.store, **settings):
+            yield part[i], given
+
+
+def _digest(question: "Question") -> str:
+    """Tells a question from another one that has its id."""
+    return hashlib.sha256(f"{question.language}\t{question.text}".encode()).hexdigest()[:16]
+
+
+class AnswerLog:
+    """JSON lines: a first one that tells what made the answers, then one for each answer; appended to, line by line.
+
+    Attributes:
+      answered: question id -> (digest of the question, answer).
+
+    Raises:
+      InputError: if the file was made with something else than `made_with`, or has a line that is no answer.
+    """
+
+    def __init__(self, path: Path, made_with: dict[str, Any]):
+        self.path, self.made_with, self.answered = path, made_with, {}
+        self._file = None
+        if path.exists():
+            self._drop_torn_end()
+            for line, text in numbered_lines(path):
+                self._take(line, text)
+
+    def __enter__(self) -> "AnswerLog":
+        with self._refusals():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a", encoding="utf-8", newline="\n")
+            if self._file.tell() == 0:
+                self._append({"made_with": self.made_with})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, question: "Question", answer: "Answer") -> None:
+        """Appends an answer; when this returns it outlives the process."""
+        digest = _digest(question)
+        with self._refusals():
+            self._append(
+                {
+                    "id": question.id,
+                    "question": digest,
+                    "answer": answer.answer,
+                    "log_probability": answer.log_probability,
+                    "passages": [[p.id, p.score, p.attention] for p in answer.passages],
+                    "timings": answer.timings,
+                }
+            )
+        self.answered[question.id] = (digest, answer.answer)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def _take(self, line: int, text: str) -> None:
+        try:
+            entry = json.loads(text)
+            if line > 1:
+                self.answered[entry["id"]] = (entry["question"], entry["answer"])
+                return
+            found = dict(entry["made_with"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                "not a line of an answer log", file=self.path, line=line, remedy="remove the file to start afresh"
+            ) from error
+        for key, value in self.made_with.items():
+            if found.get(key) != value:
+                raise InputError(
+                    f"its answers were made with {found.get(key)}, not {value}",
+                    file=self.path,
+                    key=key,
+                    remedy="give another --out, or remove the file to start afresh",
+                )
+
+    def _drop_torn_end(self) -> None:
+        """Cuts what follows the last line end: a line that a killed process did not finish."""
+        with self._refusals(), open(self.path, "r+b") as f:
+            content = f.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                f.truncate(whole)
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Turns what the operating system refuses into one line."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"could not be written ({reason})", file=self.path, remedy="free some space") from error

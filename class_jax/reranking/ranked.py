@@ -1,0 +1,339 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Questions with their ranked passages, in the files of others: DPR's and CORA's `ctxs`, TREC runs, XOR-Retrieve."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from class_jax.corpus.inputs import LANGUAGES
+from class_jax.corpus.passages import Passage, read_passages
+from class_jax.errors import InputError, nearest
+from class_jax.files import numbered_lines, read_json, replacing
+from class_jax.questions import Question
+from class_jax.retrieval import results
+
+FORMATS = ("ctxs", "trec", "xor")
+OnBad = Callable[[InputError], None]
+
+
+class Candidate(NamedTuple):
+    """A passage of a list.
+
+    Attributes:
+      id, title, text: as in the file (of XOR-Retrieve, which has texts only, the place in the list).
+      score: what the list is ordered by.
+      language: code, or None where nothing says it.
+      has_answer: as in the file, or None.
+      extra: further fields of the passage, kept for the output.
+    """
+
+    id: str
+    title: str
+    text: str
+    score: float
+    language: str | None = None
+    has_answer: bool | None = None
+    extra: Mapping[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedList:
+    """A question with its passages, best first, and further fields of its record, kept for the output."""
+
+    question: Question
+    passages: tuple[Candidate, ...]
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def refuse(error: InputError) -> None:
+    """An `OnBad` that ends at the first bad question."""
+    raise error
+
+
+def detect_format(path: str | os.PathLike) -> str:
+    """Tells the format of a file from its beginning.
+
+    Raises:
+      InputError: if the file is missing or empty.
+    """
+    line = next((text for _, text in numbered_lines(path) if text.strip()), None)
+    if line is None:
+        raise InputError("is empty", file=path)
+    if not line.lstrip().startswith("["):
+        return "trec"
+    records = read_json(path)
+    lists = (record.get("ctxs") for record in records if isinstance(record, dict))
+    first = next((ctxs for ctxs in lists if isinstance(ctxs, list) and ctxs), None)
+    return "xor" if first and isinstance(first[0], str) else "ctxs"
+
+
+def read_ranked(
+    path: str | os.PathLike,
+    format: str,
+    *,
+    questions: Sequence[Question] | None = None,
+    passages: Mapping[str, Passage] | None = None,
+    language: str | None = None,
+    passage_languages: Mapping[str, str] | None = None,
+    passage_language: str | None = None,
+    on_bad: OnBad = refuse,
+) -> list[RankedList]:
+    """Reads ranked lists.
+
+    Args:
+      path: the file.
+      format: one of `FORMATS`.
+      questions: their texts and languages, which only `ctxs` has itself.
+      passages: by id, for TREC runs, which have no texts.
+      language: of questions whose language nothing else says.
+      passage_languages: by passage id.
+      passage_language: of passages whose language neither the file nor `passage_languages` says.
+      on_bad: called with what is wrong with a question (no `ctxs`, an unknown language, an id that repeats); if it
+        returns, a repeated question or passage is left out, and a question without passages is kept as such.
+
+    Raises:
+      InputError: for a file of another format, or one that lacks questions or passages where the format needs them.
+    """
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}", key="format", remedy=nearest(format, FORMATS))
+    if format != "ctxs" and questions is None:
+        raise InputError(f"a file of the format {format} has no questions", file=path, remedy="give --questions FILE")
+    known = {question.id: question for question in questions or ()}
+    if format == "trec":
+        if passages is None:
+            raise InputError("a TREC run has no texts", file=path, remedy="give --passages FILE.tsv")
+        lists = _read_trec(path, known, passages)
+    else:
+        lists = _read_records(path, format, known, language, on_bad)
+    found, seen = [], set()
+    for ranked in lists:
+        if ranked.question.id in seen:
+            on_bad(InputError("two questions have this id", file=path, key=ranked.question.id))
+            continue
+        seen.add(ranked.question.id)
+        kept = _unique(ranked, path, on_bad)
+        told = [
+            c._replace(language=c.language or (passage_languages or {}).get(c.id) or passage_language) for c in kept
+        ]
+        found.append(dataclasses.replace(ranked, passages=tuple(told)))
+    if not found:
+        raise InputError("no questions", file=path)
+    return found
+
+
+def _unique(ranked: RankedList, path: str | os.PathLike, on_bad: OnBad) -> list[Candidate]:
+    kept: dict[str, Candidate] = {}
+    for candidate in ranked.passages:
+        if candidate.id in kept:
+            problem = f"passage {candidate.id!r} occurs twice"
+            on_bad(InputError(problem, file=path, key=f"question {ranked.question.id!r}"))
+        else:
+            kept[candidate.id] = candidate
+    return list(kept.values())
+
+
+def _read_records(
+    path: str | os.PathLike, format: str, known: Mapping[str, Question], language: str | None, on_bad: OnBad
+) -> list[RankedList]:
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise InputError("is not a JSON list of questions", file=path)
+    found = []
+    for i, record in enumerate(records):
+        where = f"question {i + 1}"
+        if not isinstance(record, dict):
+            raise InputError("is no JSON object", file=path, key=where)
+        id = str(record.get("q_id", record.get("id", i)))
+        question = known.get(id) or _own_question(record, id, language)
+        if question is None:
+            raise InputError("has no text, and no --questions that has this id", file=path, key=f"{where} ({id})")
+        if question.language not in LANGUAGES:
+            code = question.language
+            on_bad(InputError(f"unknown language {code!r}", file=path, key=id, remedy=nearest(code, LANGUAGES)))
+        passages = record.get("ctxs")
+        if not isinstance(passages, list):
+            on_bad(InputError("no list of passages", file=path, key=f"{where} ({id}): ctxs"))
+            passages = []
+        candidates = tuple(_candidate(p, rank, format, path, id) for rank, p in enumerate(passages, start=1))
+        extra = {name: value for name, value in record.items() if name != "ctxs"}
+        found.append(RankedList(question, candidates, extra))
+    return found
+
+
+def _own_question(record: Mapping[str, Any], id: str, language: str | None) -> Question | None:
+    text = record.get("question")
+    if not isinstance(text, str) or not text.strip():
+        return None
+    answers = tuple(a for a in record.get("answers") or () if isinstance(a, str))
+    return Question(id, text, answers, str(record.get("lang") or language or "").strip())
+
+
+def _candidate(given: Any, rank: int, format: str, path: str | os.PathLike, question: str) -> Candidate:
+    if format == "xor":
+        if not isinstance(given, str):
+            raise InputError("is no text", file=path, key=f"question {question!r}: passage {rank}")
+        # No scores: ranks stand for them.
+        return Candidate(str(rank), "", given, -float(rank))
+    try:
+        score = float(given.get("score", -rank))
+        title, text = given.get("title") or "", given["text"]
+        if not isinstance(title, str) or not isinstance(text, str):
+            raise TypeError
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            "needs a text, and a number as score",
+            file=path,
+            key=f"question {question!r}: passage {rank}",
+            remedy='as in {"id": "7", "title": "...", "text": "...", "score": "81.2"}',
+        ) from error
+    language = given.get("lang") or given.get("language")
+    id = str(given.get("id", given.get("passage_id", rank)))
+    return Candidate(id, title, text, score, language, given.get("has_answer"), dict(given))
+
+
+def _read_trec(
+    path: str | os.PathLike, known: Mapping[str, Question], passages: Mapping[str, Passage]
+) -> list[RankedList]:
+    rows: dict[str, list[tuple[float, int, str]]] = {}
+    for line, text in numbered_lines(path):
+        if not text.strip():
+            continue
+        fields = text.split()
+        try:
+            id, _, passage, rank, score, _ = fields
+            place = (-float(score), int(rank), passage)
+        except ValueError as error:
+            raise InputError("not 'question Q0 passage rank score tag'", file=path, line=line) from error
+        if id not in known:
+            raise InputError("no question has this id", file=path, line=line, key=id, remedy=nearest(id, known))
+        if passage not in passages:
+            raise InputError("no passage has this id", file=path, line=line, key=passage, remedy="check --passages")
+        rows.setdefault(id, []).append(place)
+    found = []
+    for id, places in rows.items():
+        texts = [(passages[passage], -score) for score, _, passage in sorted(places)]
+        found.append(RankedList(known[id], tuple(Candidate(p.id, p.title, p.text, score) for p, score in texts)))
+    return found
+
+
+def passages_of_run(passages: str | os.PathLike, run: str | os.PathLike) -> dict[str, Passage]:
+    """Those passages of a TSV that a TREC run names, by id; the file may be far larger than the memory."""
+    named = {fields[2] for _, text in numbered_lines(run) if len(fields := text.split()) > 2}
+    return {passage.id: passage for passage in read_passages(passages) if passage.id in named}
+
+
+def write_ranked(
+    path: str | os.PathLike, lists: Sequence[RankedList], format: str, tag: str = "class_jax-rerank"
+) -> None:
+    """Writes ranked lists, whole or not at all.
+
+    `ctxs` keeps all fields of question and passage that the input had; only `score` is new.
+
+    Raises:
+      InputError: if the disk refuses, an id can't stand in a TREC run, or the format is unknown.
+    """
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}", key="format", remedy=nearest(format, FORMATS))
+    if format == "ctxs":
+        with replacing(path) as f:
+            records = (json.dumps(_record(ranked), ensure_ascii=False) for ranked in lists)
+            f.write("[\n")
+            for i, record in enumerate(records):
+                f.write((",\n" if i else "") + record)
+            f.write("\n]\n")
+        return
+    view, questions = _Passages(lists), [ranked.question for ranked in lists]
+    if format == "trec":
+        results.write_trec(path, questions, view, view.rows, view.scores, tag)
+    else:
+        results.write_xor_retrieve(path, questions, view, view.rows)
+
+
+def _record(ranked: RankedList) -> dict[str, Any]:
+    question = ranked.question
+    own = {"q_id": question.id, "question": question.text, "lang": question.language}
+    own["answers"] = list(question.answers)
+    passages = []
+    for c in ranked.passages:
+        entry = {"id": c.id, "title": c.title, "text": c.text} | dict(c.extra) | {"score": f"{c.score:.6f}"}
+        if c.language is not None:
+            entry.setdefault("lang", c.language)
+        passages.append(entry)
+    return own | dict(ranked.extra) | {"ctxs": passages}
+
+
+class _Passages:
+    """The lists' passages as what `class_jax.retrieval.results` takes of a token store: rows [B, k] and scores."""
+
+    def __init__(self, lists: Sequence[RankedList]):
+        self._all = [c for ranked in lists for c in ranked.passages]
+        longest = max((len(ranked.passages) for ranked in lists), default=0)
+        self.rows = np.full((len(lists), longest), -1, np.int64)
+        self.scores = np.full((len(lists), longest), -np.inf, np.float64)
+        start = 0
+        for b, ranked in enumerate(lists):
+            count = len(ranked.passages)
+            self.rows[b, :count] = np.arange(start, start + count)
+            self.scores[b, :count] = [c.score for c in ranked.passages]
+            start += count
+
+    def id(self, row: int) -> str:
+        return self._all[row].id
+
+    def passage(self, row: int) -> Passage:
+        candidate = self._all[row]
+        return Passage(candidate.id, candidate.text, candidate.title)
+
+
+def read_passage_languages(path: str | os.PathLike) -> dict[str, str]:
+    """Reads the languages of passages: tab-separated columns, id and language first; a header row is passed over.
+
+    Raises:
+      InputError: for a row of fewer columns, or an unknown language.
+    """
+    found = {}
+    for line, text in numbered_lines(path):
+        fields = text.split("\t")
+        if not text.strip() or (line == 1 and fields[0] == "id"):
+            continue
+        if len(fields) < 2:
+            raise InputError("not two columns, id and language", file=path, line=line)
+        code = fields[1].strip()
+        if code not in LANGUAGES:
+            raise InputError(f"unknown language {code!r}", file=path, line=line, remedy=nearest(code, LANGUAGES))
+        found[fields[0]] = code
+    return found
+
+
+def read_gold(path: str | os.PathLike) -> dict[str, frozenset[str]]:
+    """Reads which passages answer which question.
+
+    Args:
+      path: JSON lines `{"id": ..., "passages": [ids]}`, or TREC qrels: lines `question 0 passage relevance`.
+
+    Raises:
+      InputError: naming the first line that is neither.
+    """
+    found: dict[str, set[str]] = {}
+    for line, text in numbered_lines(path):
+        if not text.strip():
+            continue
+        try:
+            if text.lstrip().startswith("{"):
+                record = json.loads(text)
+                found.setdefault(str(record["id"]), set()).update(str(p) for p in record["passages"])
+            else:
+                question, _, passage, relevance = text.split()
+                found.setdefault(question, set()).update([passage] if int(relevance) > 0 else [])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                'neither {"id": ..., "passages": [...]} nor \'question 0 passage relevance\'',
+                file=Path(path),
+                line=line,
+            ) from error
+    return {id: frozenset(passages) for id, passages in found.items()}

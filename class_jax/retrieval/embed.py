@@ -1,0 +1,270 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Embeds a corpus into files: in parts that are whole or absent, so that a killed run goes on where it was.
+
+Axes: M passages, P passage tokens, K head dim; T vectors.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from class_jax.corpus.store import TokenStore
+from class_jax.errors import InputError, nearest
+from class_jax.files import digest_file, read_json, replacing, write_json
+from class_jax.retrieval.encode import (
+    PASSAGE_BUCKETS,
+    Encoder,
+    Params,
+    embed_passages,
+    length_batches,
+    padded_batch,
+    power_of_two,
+)
+from class_jax.retrieval.index import MANIFEST, clear_unfinished, file_entry, read_manifest, write_manifest
+from class_jax.retrieval.vectors import DTYPES, VectorStore
+
+PLAN = "plan.json"
+# Batches whose vectors may be on the way from the device while the next ones are computed.
+_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedSettings:
+    """How a corpus is embedded.
+
+    Attributes:
+      dtype: what is written: "float32", "float16", "bfloat16", or "int8" with one float32 scale a vector.
+      batch: passages encoded at once on each device.
+      part_passages: passages of one part; a killed run loses the part that it was in.
+      buckets: padded passage lengths.
+    """
+
+    dtype: str = "float16"
+    batch: int = 64
+    part_passages: int = 16384
+    buckets: tuple[int, ...] = PASSAGE_BUCKETS
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise InputError(f"unknown type {self.dtype!r}", key="dtype", remedy=nearest(self.dtype, DTYPES))
+        if self.batch < 1 or self.part_passages < 1:
+            raise InputError("must be 1 or more", key="batch" if self.batch < 1 else "part_passages")
+
+
+def embed_corpus(
+    encoder: Encoder,
+    params: Params,
+    store: TokenStore,
+    folder: str | os.PathLike,
+    *,
+    model: str,
+    settings: EmbedSettings | None = None,
+    progress: bool | None = None,
+) -> VectorStore:
+    """Embeds every passage of a token store, or goes on with what a killed run left in `folder`.
+
+    Passages of like length are encoded together. A batch lies over all devices of a host; hosts take parts in turn
+    (`jax.distributed.initialize` first, and a folder that all of them see), and the first one writes the manifest.
+
+    Args:
+      encoder: the model's retriever.
+      params: its parameters.
+      store: the corpus.
+      folder: where the vectors go.
+      model: `class_jax.inference.retriever_fingerprint` of the weights.
+      settings: None takes the defaults.
+      progress: True shows a bar with passages a second and the time left, None on a terminal only.
+
+    Returns:
+      The vectors, opened.
+
+    Raises:
+      InputError: if `folder` holds something else, or vectors of other weights, corpus or settings; a vector is not
+        finite, or not a float16; the disk is full.
+    """
+    settings, folder = settings or EmbedSettings(), Path(folder)
+    plan = {
+        "retriever": encoder.kind,
+        "model": model,
+        "corpus": store.fingerprint,
+        "vocabulary": store.manifest["vocabulary"]["fingerprint"],
+        "passages": store.num_passages,
+        "dtype": settings.dtype,
+        "part_passages": settings.part_passages,
+    }
+    host, hosts = jax.process_index(), jax.process_count()
+    if host == 0:
+        clear_unfinished(folder, folder / "parts")
+        _check_plan(folder, plan)
+        if not (folder / MANIFEST).is_file():
+            (folder / "parts").mkdir(parents=True, exist_ok=True)
+            write_json(folder / PLAN, plan)
+    _meet("plan")
+    if (folder / MANIFEST).is_file():
+        return VectorStore.open(folder)
+    count = -(-store.num_passages // settings.part_passages)
+    mine = range(host, count, hosts)
+    done = {part for part in mine if _is_whole(folder / "parts", part)}
+    sizes = {part: _rows_of(part, store, settings)[1] - _rows_of(part, store, settings)[0] for part in mine}
+    devices = jax.local_devices()
+    mesh = jax.sharding.Mesh(np.array(devices), ("data",))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    held = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    with tqdm(
+        total=sum(sizes.values()),
+        initial=sum(sizes[part] for part in done),
+        unit="passage",
+        desc="embed" if hosts == 1 else f"embed (host {host})",
+        disable=None if progress is None else not progress,
+    ) as bar:
+        for part in mine:
+            if part not in done:
+                vectors = _embed_part(encoder, held, store, part, settings, sharding, bar)
+                _write_part(folder / "parts", part, vectors, settings.dtype)
+    _meet("parts")
+    if host == 0:
+        _finish(folder, plan, count, store)
+    _meet("manifest")
+    return VectorStore.open(folder)
+
+
+def _meet(name: str) -> None:
+    """Waits until every host is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"class_jax embed {name}")
+
+
+def _rows_of(part: int, store: TokenStore, settings: EmbedSettings) -> tuple[int, int]:
+    first = part * settings.part_passages
+    return first, min(first + settings.part_passages, store.num_passages)
+
+
+def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
+    """Refuses a folder that holds anything but the (perhaps unfinished) vectors of the same plan."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if (folder / MANIFEST).is_file():
+        there = read_manifest(folder, "exact")
+    elif (folder / PLAN).is_file():
+        there = read_json(folder / PLAN)
+    elif {path.name for path in folder.iterdir()} <= {"parts"} and not any((folder / "parts").iterdir()):
+        return
+    else:
+        raise InputError("the folder holds something else", file=folder, remedy="give an empty or new folder")
+    for key, value in plan.items():
+        if there.get(key) != value:
+            raise InputError(
+                f"the vectors there were made with {key} {there.get(key)!r}, not {value!r}",
+                file=folder,
+                key=key,
+                remedy="give another folder, or delete this one",
+            )
+
+
+def _embed_part(
+    encoder: Encoder,
+    params: Params,
+    store: TokenStore,
+    part: int,
+    settings: EmbedSettings,
+    sharding: NamedSharding,
+    bar: tqdm,
+) -> np.ndarray:
+    """Returns the vectors of one part's passages, [T, K] float32 in the order of the store."""
+    first, stop = _rows_of(part, store, settings)
+    lengths = np.asarray(store.lengths[first:stop], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths if encoder.kind == "multi_vector" else np.ones_like(lengths))])
+    devices = len(sharding.mesh.devices)
+    batch = devices * min(settings.batch, power_of_two(-(-len(lengths) // devices)))
+    whole, waiting = None, []
+
+    def collect() -> None:
+        nonlocal whole
+        members, embedded = waiting.pop(0)
+        vectors, mask = jax.device_get(embedded)
+        if whole is None:
+            whole = np.empty((int(offsets[-1]), vectors.shape[-1]), np.float32)
+        if encoder.kind == "dense":
+            whole[members] = vectors[: len(members)]
+        else:
+            mask = mask[: len(members)]
+            within = np.broadcast_to(np.arange(mask.shape[1]), mask.shape)[mask]
+            whole[np.repeat(offsets[members], mask.sum(1)) + within] = vectors[: len(members)][mask]
+        bar.update(len(members))
+
+    for members, length in length_batches(lengths, batch, settings.buckets):
+        ids, counts, _ = padded_batch(store, first + members, batch, length)
+        waiting.append((members, embed_passages(encoder, params, *jax.device_put((ids, counts), sharding))))
+        if len(waiting) > _IN_FLIGHT:
+            collect()
+    while waiting:
+        collect()
+    if not np.isfinite(whole).all():
+        at = int(np.flatnonzero(~np.isfinite(whole).all(axis=1))[0])
+        row = first + int(np.searchsorted(offsets, at, "right")) - 1
+        raise InputError("the model's vectors are not finite", key=f"passage {store.id(row)}", remedy="check the model")
+    return whole
+
+
+def quantised(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns vectors [T, K] float32 in the type stored, and the scales [T] float32 of int8.
+
+    Raises:
+      InputError: if a number is too large for float16.
+    """
+    if dtype != "int8":
+        with np.errstate(over="ignore"):
+            stored = vectors.astype(DTYPES[dtype])
+        if dtype == "float16" and not np.isfinite(stored).all():
+            raise InputError("vectors too large for float16", key="dtype", remedy="store them as bfloat16 or int8")
+        return stored, None
+    scales = np.maximum(np.abs(vectors).max(axis=1), np.finfo(np.float32).tiny) / 127
+    return np.rint(vectors / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+
+
+def _write_part(folder: Path, part: int, vectors: np.ndarray, dtype: str) -> None:
+    """Writes a part's files and, when they are whole, `NNNNN.json` with their sizes and digests."""
+    stored, scales = quantised(vectors, dtype)
+    files = {f"{part:05d}.vectors": stored} | ({} if scales is None else {f"{part:05d}.scales": scales})
+    for name, array in files.items():
+        with replacing(folder / name, "wb") as f:
+            f.write(np.ascontiguousarray(array).view(np.uint8).data)
+    entries = {name: file_entry(folder / name) for name in files}
+    write_json(folder / f"{part:05d}.json", {"files": entries, "width": vectors.shape[1], "vectors": len(vectors)})
+
+
+def _is_whole(folder: Path, part: int) -> bool:
+    """Whether a part was written to the end and its files are still what was written."""
+    path = folder / f"{part:05d}.json"
+    if not path.is_file():
+        return False
+    files = read_json(path)["files"]
+    return all(
+        (folder / name).is_file() and digest_file(folder / name) == entry["sha256"] for name, entry in files.items()
+    )
+
+
+def _finish(folder: Path, plan: dict[str, Any], parts: int, store: TokenStore) -> None:
+    """Writes the lengths and the manifest, by which the folder becomes an index."""
+    files, widths, vectors = {}, set(), 0
+    for part in range(parts):
+        entry = read_json(folder / "parts" / f"{part:05d}.json")
+        files |= {f"parts/{name}": value for name, value in entry["files"].items()}
+        widths.add(entry["width"])
+        vectors += entry["vectors"]
+    if plan["retriever"] == "multi_vector":
+        with replacing(folder / "lengths.bin", "wb") as f:
+            f.write(np.asarray(store.lengths).astype("<u2").tobytes())
+        files["lengths.bin"] = file_entry(folder / "lengths.bin")
+    write_manifest(
+        folder, {"kind": "exact", **plan, "width": widths.pop(), "vectors": vectors, "deleted": None, "files": files}
+    )
+    (folder / PLAN).unlink()

@@ -1,0 +1,306 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Builds a residual index of stored vectors: one stream over them, a segment of passages at a time.
+
+What lies in the folder, beside the manifest:
+
+| file | holds |
+|---|---|
+| `codec.npz` | centroids and how residuals are coded (`codec.Codec`) |
+| `segments/NNNNN.bin` | up to 65,536 passages: the sections below, one after the other |
+| `deleted-N.bin` | one bit a passage, where passages were deleted |
+
+| section | per | holds |
+|---|---|---|
+| `spans` | passage | for each class, where its vectors start; and one row more: where they end (uint32) |
+| `list_starts` | centroid | where its list starts, and one entry more (uint32) |
+| `lists` | (centroid, passage) | passages with a vector at the centroid, as uint16 within the segment |
+| `class_J` | vector | centroid, size and residual bits |
+
+Passages are numbered anew in each segment so that lists take two bytes an entry, and so that a build is resumed and an
+index grown by whole segments.
+
+Axes: M passages, K head dim; T vectors; C centroids; J classes.
+"""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from class_jax.errors import InputError
+from class_jax.files import digest_file, read_json, replacing, write_json
+from class_jax.retrieval.index import MANIFEST, REBUILD, clear_unfinished, file_entry, read_manifest, write_manifest
+from class_jax.retrieval.residual.codec import Codec
+from class_jax.retrieval.residual.kmeans import count_for
+from class_jax.retrieval.residual.search import ResidualIndex
+from class_jax.retrieval.vectors import VectorStore
+
+PLAN = "plan.json"
+_OF_THE_VECTORS = ("retriever", "model", "corpus", "vocabulary", "passages", "width", "vectors")
+SEGMENT_PASSAGES = 1 << 16
+_ALIGNMENT = 64
+# Passages whose float32 vectors are held at once.
+_BLOCK = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualSettings:
+    """How a residual index is built.
+
+    Attributes:
+      bits: mean bits per dimension of a residual; 2.25 keeps the whole index below 24 bytes a vector at K = 64.
+      centroids: C, at most 65,536; None chooses by the number of vectors.
+      sample: vectors per centroid that k-means sees.
+      segment_passages: passages of a segment, at most 65,536.
+      seed: of the sample and the first centroids.
+    """
+
+    bits: float = 2.25
+    centroids: int | None = None
+    sample: int = 40
+    segment_passages: int = SEGMENT_PASSAGES
+    seed: int = 0
+
+    def __post_init__(self):
+        for key, low, high in (
+            ("bits", 0, 8),
+            ("centroids", 1, 1 << 16),
+            ("sample", 1, 1 << 20),
+            ("segment_passages", 1, SEGMENT_PASSAGES),
+        ):
+            value = getattr(self, key)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{value} is not within {low} to {high}", key=key)
+
+
+def build_residual(
+    vectors: VectorStore,
+    folder: str | os.PathLike,
+    *,
+    moment: np.ndarray | None = None,
+    settings: ResidualSettings | None = None,
+    progress: bool | None = None,
+) -> ResidualIndex:
+    """Builds an index, or goes on with what a killed build of the same index left in `folder`.
+
+    Memory: the sample for k-means, and the coded vectors of one segment (about 200 MB at 65,536 passages of 64-d).
+
+    Args:
+      vectors: of the corpus.
+      folder: where the index goes.
+      moment: mean of q q' over question tokens [K, K] (`question_moment`), of questions like those to come.
+      settings: None takes the defaults.
+      progress: True shows bars, None on a terminal only.
+
+    Raises:
+      InputError: if the vectors are dense, or `folder` holds something else; the disk is full.
+    """
+    settings, folder = settings or ResidualSettings(), Path(folder)
+    if vectors.retriever != "multi_vector":
+        raise InputError("a residual index is of token vectors", key="retriever", remedy="use the kind scann or exact")
+    if moment is not None and np.shape(moment) != (vectors.width, vectors.width):
+        raise InputError(f"{np.shape(moment)} for vectors of width {vectors.width}", key="moment")
+    plan = {"vectors": vectors.fingerprint, **dataclasses.asdict(settings)}
+    plan["moment"] = None if moment is None else hashlib.sha256(np.asarray(moment, "<f4").tobytes()).hexdigest()
+    clear_unfinished(folder, folder / "segments")
+    _check_plan(folder, plan)
+    if (folder / MANIFEST).is_file():
+        return ResidualIndex.open(folder)
+    (folder / "segments").mkdir(parents=True, exist_ok=True)
+    write_json(folder / PLAN, plan)
+    if not (folder / "codec.npz").is_file():
+        count = settings.centroids or count_for(vectors.num_vectors)
+        sample = vectors.sample(settings.sample * count, settings.seed)
+        made = Codec.train(sample, moment, centroids=count, bits=settings.bits, seed=settings.seed, progress=progress)
+        made.save(folder / "codec.npz")
+    entries = write_segments(
+        vectors, Codec.load(folder / "codec.npz"), folder / "segments", 0, 0, settings.segment_passages, progress
+    )
+    _finish(folder, vectors, plan, entries)
+    return ResidualIndex.open(folder)
+
+
+def grow(index: ResidualIndex, vectors: VectorStore, *, progress: bool | None = None) -> ResidualIndex:
+    """Appends the passages that a grown corpus has more, coded with the index's own centroids.
+
+    Args:
+      index: of the first passages of the corpus.
+      vectors: of the grown corpus, by the same model: the first passages as they were, new ones after them.
+      progress: as in `build_residual`.
+
+    Returns:
+      The index, opened anew. Its manifest's `segments` tell the mean squared error of each: where that of the new ones
+      is far above the first ones', the centroids don't fit the new passages (drift): build anew.
+
+    Raises:
+      InputError: if the vectors are of other weights, or the corpus is not the index's with passages appended.
+    """
+    manifest, old = index.manifest, index.num_passages
+    if vectors.manifest["model"] != index.model:
+        raise InputError("the vectors are of other weights than the index", file=vectors.folder, key="model")
+    if vectors.num_passages < old or manifest["vectors"] != int(vectors.offsets[old]):
+        raise InputError(
+            f"the corpus does not begin with the index's {old} passages", file=vectors.folder, remedy=REBUILD
+        )
+    _check_same_start(index, vectors)
+    size, place = manifest["segment_passages"], len(manifest["segments"])
+    entries = write_segments(vectors, index.codec, index.folder / "segments", old, place, size, progress)
+    changed = dict(manifest, corpus=vectors.manifest["corpus"], passages=vectors.num_passages)
+    changed["vectors"] = vectors.num_vectors
+    changed["segments"] = [*manifest["segments"], *(entry["segment"] for entry in entries)]
+    changed["files"] = manifest["files"] | {entry["name"]: entry["file"] for entry in entries}
+    write_manifest(index.folder, {key: value for key, value in changed.items() if key != "fingerprint"})
+    for entry in entries:
+        (index.folder / entry["name"]).with_suffix(".json").unlink()
+    return ResidualIndex.open(index.folder)
+
+
+def _check_same_start(index: ResidualIndex, vectors: VectorStore) -> None:
+    """Codes some of the index's passages again: nearly all of their vectors must get the centroids that they have."""
+    rows = np.linspace(0, index.num_passages - 1, min(64, index.num_passages)).astype(np.int64)
+    same = total = 0
+    for row in rows.tolist():
+        stored, new = index.centroids_of(row), index.codec.encode(vectors.read(row, row + 1))[0]
+        total += len(new)
+        same += (
+            len(new) - np.abs(np.bincount(stored, minlength=1 << 16) - np.bincount(new, minlength=1 << 16)).sum() / 2
+        )
+    if same < 0.95 * total:
+        raise InputError(
+            f"the corpus does not begin with the index's {index.num_passages} passages",
+            file=vectors.folder,
+            remedy=REBUILD,
+        )
+
+
+def question_moment(vectors: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Returns the mean of q q' over the real tokens of questions [B, Q, K] with mask [B, Q]: [K, K] float32."""
+    tokens = np.asarray(vectors, np.float64)[np.asarray(mask, bool)]
+    return (tokens.T @ tokens / len(tokens)).astype(np.float32)
+
+
+def write_segments(
+    vectors: VectorStore,
+    codec: Codec,
+    folder: Path,
+    first: int,
+    place: int,
+    size: int,
+    progress: bool | None,
+) -> list[dict[str, Any]]:
+    """Codes passages from row `first` on into segments numbered from `place`; whole ones there already are kept.
+
+    Returns:
+      For each segment its file's `name`, the file's entry in the manifest (`file`), and where its sections lie.
+    """
+    entries = []
+    with tqdm(
+        total=vectors.num_passages - first,
+        unit="passage",
+        desc="compress",
+        disable=None if progress is None else not progress,
+    ) as bar:
+        for start in range(first, vectors.num_passages, size):
+            stop = min(start + size, vectors.num_passages)
+            path = folder / f"{place + len(entries):05d}.bin"
+            entry = _whole_segment(path, start, stop)
+            if entry is None:
+                sections, error = _coded(vectors, codec, start, stop, bar)
+                entry = _write_segment(path, sections)
+                entry["segment"] |= {"first": start, "passages": stop - start, "error": error}
+                write_json(path.with_suffix(".json"), entry)
+            else:
+                bar.update(stop - start)
+            entries.append(entry)
+    return entries
+
+
+def _coded(vectors: VectorStore, codec: Codec, start: int, stop: int, bar: tqdm) -> tuple[dict[str, np.ndarray], float]:
+    """Codes the passages of one segment; returns its sections, and the mean squared error of a vector."""
+    classes, centroids = len(codec.widths), len(codec.centroids)
+    counts, rows, pairs, error, total = [], [[] for _ in range(classes)], [], 0.0, 0
+    for first in range(start, stop, _BLOCK):
+        last = min(first + _BLOCK, stop)
+        lengths = np.asarray(vectors.lengths[first:last], np.int64)
+        codes, kinds, coded, missed = codec.encode(vectors.read(first, last))
+        owner = np.repeat(np.arange(first - start, last - start), lengths)
+        counts.append(np.bincount((owner - (first - start)) * classes + kinds, minlength=len(lengths) * classes))
+        for kept, new in zip(rows, coded, strict=True):
+            kept.append(new)
+        pairs.append(np.unique((codes.astype(np.uint32) << 16) | owner.astype(np.uint32)))
+        error, total = error + missed, total + len(codes)
+        bar.update(last - first)
+    held = np.concatenate(counts).reshape(-1, classes)
+    listed = np.sort(np.concatenate(pairs))  # blocks share no passage, so no pair comes twice
+    sections = {
+        "spans": np.concatenate([np.zeros((1, classes)), np.cumsum(held, axis=0)]).astype("<u4"),
+        "list_starts": np.searchsorted(listed >> 16, np.arange(centroids + 1)).astype("<u4"),
+        "lists": (listed & 0xFFFF).astype("<u2"),
+    }
+    return sections | {f"class_{j}": np.concatenate(part) for j, part in enumerate(rows)}, error / max(total, 1)
+
+
+def _write_segment(path: Path, sections: dict[str, np.ndarray]) -> dict[str, Any]:
+    places, at = {}, 0
+    with replacing(path, "wb") as f:
+        for name, array in sections.items():
+            places[name] = {"offset": at, "dtype": array.dtype.str, "shape": list(array.shape)}
+            f.write(np.ascontiguousarray(array).data)
+            padding = -array.nbytes % _ALIGNMENT
+            f.write(bytes(padding))
+            at += array.nbytes + padding
+    return {"name": f"segments/{path.name}", "file": file_entry(path), "segment": {"sections": places}}
+
+
+def _whole_segment(path: Path, start: int, stop: int) -> dict[str, Any] | None:
+    """The entry of a segment of these rows that an earlier run finished, or None."""
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        return None
+    entry = read_json(path.with_suffix(".json"))
+    same = (entry["segment"]["first"], entry["segment"]["passages"]) == (start, stop - start)
+    return entry if same and digest_file(path) == entry["file"]["sha256"] else None
+
+
+def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if (folder / MANIFEST).is_file():
+        there = read_manifest(folder, "residual")["plan"]
+    elif (folder / PLAN).is_file():
+        there = read_json(folder / PLAN)
+    else:
+        raise InputError("the folder holds something else", file=folder, remedy="give an empty or new folder")
+    if there != plan:
+        key = next(key for key in plan if there.get(key) != plan[key])
+        raise InputError(
+            "the index there is of other vectors or settings",
+            file=folder,
+            key=key,
+            remedy="give another folder, or delete this one",
+        )
+
+
+def _finish(folder: Path, vectors: VectorStore, plan: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+    source = vectors.manifest
+    files = {entry["name"]: entry["file"] for entry in entries}
+    write_manifest(
+        folder,
+        {
+            "kind": "residual",
+            **{
+                key: source[key]
+                for key in ("retriever", "model", "corpus", "vocabulary", "passages", "width", "vectors")
+            },
+            "segment_passages": plan["segment_passages"],
+            "segments": [entry["segment"] for entry in entries],
+            "files": files | {"codec.npz": file_entry(folder / "codec.npz")},
+            "deleted": None,
+            "plan": plan,
+        },
+    )
+    for path in [folder / PLAN, *(folder / entry["name"] for entry in entries)]:
+        (path if path.name == PLAN else path.with_suffix(".json")).unlink()
