@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from class_jax.commands.answer import answer
+from class_jax.commands.compare import compare
 from class_jax.commands.convert import convert
 from class_jax.commands.embed import embed, index
+from class_jax.commands.evaluate import evaluate
+from class_jax.commands.rerank import rerank
 from class_jax.commands.search import search
 from class_jax.errors import InputError
 
@@ -79,7 +82,7 @@ def demo(
     run(out, gin or [], Console())
 
 
-for command in (convert, embed, index, search, answer):
+for command in (convert, embed, index, search, rerank, answer, evaluate, compare):
     app.command()(command)
 
 

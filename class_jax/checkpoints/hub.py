@@ -12,7 +12,7 @@ from class_jax.errors import InputError
 _log = logging.getLogger(__name__)
 
 # What a model's folder needs, weights apart.
-_SIDE_FILES = ("config.json", "spiece.model")
+_SIDE_FILES = ("config.json", "spiece.model", "sentencepiece.bpe.model")
 # The first of these that a repository has; the others are the same weights in another format.
 _WEIGHTS = (
     (SAFETENSORS,),

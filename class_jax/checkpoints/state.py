@@ -43,21 +43,22 @@ class _DamagedError(Exception):
     """A step's files are there but not what was written."""
 
 
-class _RaisedAnyway(logging.Filter):
-    """Drops the tracebacks of errors that Orbax also raises: the user gets them in one line.
+class _Superfluous(logging.Filter):
+    """Drops what Orbax says of what its user has asked for, or is told in one line.
 
-    Orbax logs some itself. Where several writes of one save fail, it raises the first, and asyncio reports the others
-    whenever the garbage collector comes to them.
+    It logs the tracebacks of some errors that it also raises. Where several writes of one save fail, it raises the
+    first, and asyncio reports the others whenever the garbage collector comes to them. And it warns of every folder
+    that is opened for reading alone.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.exc_info:
-            return True
+            return not str(record.msg).startswith("Given directory is read only")
         frames = traceback.walk_tb(record.exc_info[2])
         return "orbax" not in record.pathname and all("orbax" not in f.f_code.co_filename for f, _ in frames)
 
 
-_raised_anyway = _RaisedAnyway()
+_superfluous = _Superfluous()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,7 @@ class TrainCheckpoints:
         self._scores: dict[int, float] = {}  # of steps that have a usable best metric
         self._policy = _NewestAndBest(keep_last, keep_best, self._scores)
         for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
-            logger.addFilter(_raised_anyway)  # adding it twice is harmless
+            logger.addFilter(_superfluous)  # adding it twice is harmless
         if not read_only:
             self._remove_unfinished()
         self._manager = self._open()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from class_jax import inference
+from class_jax.checkpoints.pretrained import save_pretrained
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.errors import InputError
 from class_jax.models.class_model import Params
@@ -248,7 +249,7 @@ class _Run:
                 file=self.folder,
                 remedy="the same command goes on from there",
             )
-        weights.export(self.folder / "model", state.params, self.config.model)
+        save_pretrained(self.folder / "model", state.params, self.config.model, self.data.vocabulary.path)
         return self.scores
 
     def close(self) -> None:

@@ -1,10 +1,9 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Weights into and out of a run: another run's folder or weights of any layout in, a Hugging Face folder out."""
+"""Weights that a run starts from: another run's, or weights of any layout."""
 
 import logging
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 
 from class_jax.checkpoints import huggingface
@@ -58,8 +57,3 @@ def with_head_from_embedding(params: Params, stddev: float) -> Params:
     """The same parameters, but the output head [D, V] is the embedding [V, D], scaled to a standard deviation."""
     embedding = jnp.asarray(params["embed"]["embedding"])
     return params | {"head": {"kernel": embedding.T * (stddev / embedding.std())}}
-
-
-def export(folder: Path, params: Params, config: ModelConfig) -> None:
-    """Writes weights and configuration in the Hugging Face layout, in place of what was there."""
-    huggingface.write_safetensors(folder, jax.device_get(params), config)
