@@ -269,3 +269,13 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_right_passages_as_training_s_evaluation_reads_them(tmp_path):
+    lines = [{"id": "a", "passages": ["1", "2"], "english": ["2"]}, {"id": "b", "passages": []}]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert read_relevant(tmp_path / "gold.jsonl") == {"a": {"1", "2"}, "b": set()}
+    with open(tmp_path / "gold.jsonl", "a", encoding="utf-8") as f:
+        f.write('{"id": "c"}\n')
+    with pytest.raises(InputError, match=r"gold.jsonl:3: not \{"):
+        read_relevant(tmp_path / "gold.jsonl")

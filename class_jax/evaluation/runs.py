@@ -1,9 +1,10 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Reads ranked passages: TREC runs, DPR's and CORA's `ctxs`, XOR-Retrieve predictions; and which passages are right."""
 
+import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -176,10 +177,11 @@ def with_texts(run: Ranked, corpus: str | os.PathLike) -> Ranked:
 
 
 def read_relevant(path: str | os.PathLike, questions: Sequence[Question] | None = None) -> dict[str, set[str]]:
-    """Reads which passages are right: TREC qrels, or a JSON object, question id -> list of passage ids.
+    """Reads which passages are right: TREC qrels, a JSON object, question id -> list of passage ids, or JSON lines.
 
     Args:
-      path: the file. Of qrels (`question 0 passage relevance`), those with a relevance above 0 count.
+      path: the file. Of qrels (`question 0 passage relevance`), those with a relevance above 0 count. JSON lines are
+        `{"id": ..., "passages": [ids]}`, as training's evaluation reads them.
       questions: if given, ids of other questions are errors.
 
     Raises:
@@ -191,7 +193,7 @@ def read_relevant(path: str | os.PathLike, questions: Sequence[Question] | None 
     if start is None:
         raise InputError("the file is empty", file=path)
     if start.startswith("{"):
-        for line, question, given in json_entries(path, "{"):
+        for line, question, given in _passage_lines(path) if _is_record(start) else json_entries(path, "{"):
             if not isinstance(given, list) or not all(isinstance(id, str) for id in given):
                 raise InputError("not a list of passage ids", file=path, line=line, key=question)
             if known is not None and question not in known:
@@ -210,3 +212,23 @@ def read_relevant(path: str | os.PathLike, questions: Sequence[Question] | None 
         if int(cells[3]) > 0:
             relevant.setdefault(cells[0], set()).add(cells[2])
     return relevant
+
+
+def _is_record(text: str) -> bool:
+    """Whether a line is a whole JSON object with an id and passages."""
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and {"id", "passages"} <= record.keys()
+
+
+def _passage_lines(path: str | os.PathLike) -> Iterator[tuple[int, str, Any]]:
+    """Line, question id and passages of JSON lines."""
+    for line, text in numbered_lines(path):
+        if not text.strip():
+            continue
+        if not _is_record(text):
+            raise InputError('not {"id": ..., "passages": [...]}', file=path, line=line, remedy="one object a line")
+        record = json.loads(text)
+        yield line, str(record["id"]), record["passages"]
