@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from class_jax.corpus.dump import passages_from_dump
-from class_jax.corpus.inputs import PREFIXES, passage_text, question_text
+from class_jax.corpus.inputs import passage_text, question_text
 from class_jax.corpus.passages import Passage, read_passages, write_passages
 from class_jax.corpus.vocabulary import train_vocabulary
 from class_jax.demo.run import bm25_scores, first_scores
@@ -73,7 +73,7 @@ def prepare(data: Path, out: Path, vocabulary_size: int = 16000) -> dict[str, in
         for text, language in ((pair.text, pair.language), (pair.english, "en"))
     )
     passages = (passage_text(passage) for passage in read_passages(out / "passages.tsv"))
-    train_vocabulary(_chained(texts, passages), out / "vocabulary.model", vocabulary_size, symbols=PREFIXES)
+    train_vocabulary(_chained(texts, passages), out / "vocabulary.model", vocabulary_size)
     write_json(out / "counts.json", counts)
     return counts
 
