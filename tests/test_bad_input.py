@@ -318,6 +318,7 @@ def test_bad_input_is_refused_in_one_line(name, refused):
     assert re.fullmatch("error: " + pattern, last), last
     assert [path for path in (*data.rglob("*"), *run.rglob("*")) if path.name.endswith(".tmp")] == []
     assert not (run / "model").exists()
+    assert (run / "config.gin").exists() is (CASES[name].file_limit is not None)  # only a run that began keeps it
     assert "passages.tsv:" not in last or not (data / "store").exists()
     saved = run / "checkpoints"
     assert not saved.exists() or list(saved.iterdir()) == []

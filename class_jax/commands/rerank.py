@@ -51,6 +51,7 @@ def rerank(
         raise InputError("goes without --weight and --tune", key="settings")
     if tune is not None and weight is not None:
         raise InputError("--tune chooses the weight", key="weight", remedy="leave out one of them")
+    from class_jax.evaluation.runs import read_relevant
     from class_jax.reranking import ranked as files
     from class_jax.reranking import rerank as ranks
     from class_jax.reranking.scorers import load_scorer
@@ -58,7 +59,7 @@ def rerank(
     bad: list[InputError] = []
     form = files.detect_format(ranked) if format == "auto" else format
     lists = _read(ranked, form, questions, passages, language, passage_language, passage_languages, bad, skip_bad)
-    right = ranks.relevant(lists, None if gold is None else files.read_gold(gold))
+    right = ranks.relevant(lists, None if gold is None else read_relevant(gold))
     judged = any(ids is not None for ids in right)
     if tune is not None and not judged:
         raise InputError("nothing tells which passages are right", key="tune", remedy="give --gold, or answers")

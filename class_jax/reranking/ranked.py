@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -308,32 +307,3 @@ def read_passage_languages(path: str | os.PathLike) -> dict[str, str]:
             raise InputError(f"unknown language {code!r}", file=path, line=line, remedy=nearest(code, LANGUAGES))
         found[fields[0]] = code
     return found
-
-
-def read_gold(path: str | os.PathLike) -> dict[str, frozenset[str]]:
-    """Reads which passages answer which question.
-
-    Args:
-      path: JSON lines `{"id": ..., "passages": [ids]}`, or TREC qrels: lines `question 0 passage relevance`.
-
-    Raises:
-      InputError: naming the first line that is neither.
-    """
-    found: dict[str, set[str]] = {}
-    for line, text in numbered_lines(path):
-        if not text.strip():
-            continue
-        try:
-            if text.lstrip().startswith("{"):
-                record = json.loads(text)
-                found.setdefault(str(record["id"]), set()).update(str(p) for p in record["passages"])
-            else:
-                question, _, passage, relevance = text.split()
-                found.setdefault(question, set()).update([passage] if int(relevance) > 0 else [])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                'neither {"id": ..., "passages": [...]} nor \'question 0 passage relevance\'',
-                file=Path(path),
-                line=line,
-            ) from error
-    return {id: frozenset(passages) for id, passages in found.items()}

@@ -4,6 +4,7 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -143,12 +144,13 @@ class NonFiniteLossError(InputError):
     """The loss is not a number; the message names the step and the batch's question ids."""
 
 
-def train(model_dir: str, config: TrainConfig) -> dict[str, float]:
+def train(model_dir: str, config: TrainConfig, on_start: Callable[[], None] | None = None) -> dict[str, float]:
     """Trains, or goes on where `model_dir` stopped, and exports the weights to `model_dir/model`.
 
     Args:
       model_dir: the run's folder: checkpoints, passage lists, metrics, exported weights.
       config: the run.
+      on_start: called once everything is open and the first step is about to be taken.
 
     Returns:
       The last evaluation's scores (empty without evaluation).
@@ -161,7 +163,7 @@ def train(model_dir: str, config: TrainConfig) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(folder, config)
     try:
-        return run.train()
+        return run.train(on_start)
     finally:
         run.close()
 
@@ -208,9 +210,11 @@ class _Run:
         self.scores: dict[str, float] = {}
         self.log: MetricLog | None = None
 
-    def train(self) -> dict[str, float]:
+    def train(self, on_start: Callable[[], None] | None = None) -> dict[str, float]:
         """The loop; see the function `train`."""
         state, start = self._start()
+        if on_start is not None:
+            on_start()
         self.log = MetricLog(
             self.folder,
             self.total,

@@ -41,7 +41,7 @@ def rewrite_gin_flags(argv: Sequence[str]) -> list[str]:
 def train_from_gin(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",)) -> dict:
     """Parses gin files and bindings, then trains; see `loop.train`.
 
-    The configuration in force is kept as `config.gin` in the run's folder.
+    The configuration in force is kept as `config.gin` in the run's folder, once it has been found to fit the run.
 
     Raises:
       InputError: for a missing file, a syntax error, an unknown name or a setting that must be set.
@@ -54,10 +54,14 @@ def train_from_gin(files: Sequence[str], bindings: Sequence[str], search_paths: 
         raise InputError("is not set", key="MODEL_DIR", remedy="--gin.MODEL_DIR=\"'runs/name'\"") from error
     folder = Path(str(model_dir))
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.gin") as f:
-        f.write(gin.config_str())
+    settings = gin.config_str()
+
+    def keep() -> None:
+        with replacing(folder / "config.gin") as f:
+            f.write(settings)
+
     try:
-        return train()
+        return train(on_start=keep)
     except (RuntimeError, ValueError, TypeError) as error:
         # Before training begins, gin reports a missing or unknown setting in this way.
         if isinstance(error, InputError) or _in_train(error):
