@@ -134,9 +134,9 @@ def run(world, tmp_path_factory):
     seen = {}
 
     class Kept(loop._Run):
-        def train(self):
+        def train(self, *given):
             seen["before"] = jax.device_get(self.model_teacher.params)
-            result = super().train()
+            result = super().train(*given)
             seen["after"] = jax.device_get(self.model_teacher.params)
             return result
 
