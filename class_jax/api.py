@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from class_jax import inference
-from class_jax.corpus.inputs import normalise_question, question_text
+from class_jax.corpus.inputs import PREFIXES, normalise_question, question_text
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
@@ -297,7 +297,7 @@ class CLASS:
         for i, (question, code) in enumerate(zip(questions, codes, strict=True)):
             if not question.strip():
                 raise InputError("the question is empty", key=f"question {i + 1}", remedy="ask something")
-            text = f"question: {normalise_question(question)}" if code is None else question_text(question, code)
+            text = f"{PREFIXES[0]} {normalise_question(question)}" if code is None else question_text(question, code)
             tokens = self.vocabulary.encode(text)
             if len(tokens) > MAX_QUESTION_TOKENS:
                 shown = question if len(question) <= 60 else question[:60] + "..."

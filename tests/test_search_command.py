@@ -17,10 +17,10 @@ from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.evaluation.predictions import read_ranked_passages
+from class_jax.evaluation.run_writers import write_trec
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
 from class_jax.questions import read_xor
 from class_jax.retrieval.explain import explain
-from class_jax.retrieval.results import write_trec
 
 K = 5
 

@@ -245,7 +245,7 @@ def _write(
     ctxs: Path | None,
     xor_retrieve: Path | None,
 ) -> None:
-    from class_jax.retrieval import results
+    from class_jax.evaluation import run_writers as results
 
     if trec is not None:
         results.write_trec(trec, questions, store, rows, scores)

@@ -241,7 +241,7 @@ def create(config: ModelConfig, seed: int = 0) -> CLASS:
 def split(model: CLASS) -> tuple[Any, Params]:
     """Splits a model into its structure and its parameter tree (nested dicts of arrays)."""
     graph, state = nnx.split(model, nnx.Param)
-    return graph, _plain(nnx.as_pure(state))
+    return graph, plain_tree(nnx.as_pure(state))
 
 
 def merge(graph: Any, params: Params) -> CLASS:
@@ -256,7 +256,7 @@ def model_graph(config: ModelConfig) -> Any:
 
 def param_shapes(config: ModelConfig) -> Params:
     """Shape and type of every parameter, in a tree like that of `split`; allocates none."""
-    return _plain(nnx.as_pure(_abstract(config)[1]))
+    return plain_tree(nnx.as_pure(_abstract(config)[1]))
 
 
 def param_axes(config: ModelConfig) -> Params:
@@ -269,7 +269,7 @@ def param_axes(config: ModelConfig) -> Params:
         names = param.get_metadata("axes")
         return ("layers",) * (len(param.shape) - len(names)) + tuple(names)
 
-    return _plain(jax.tree.map(axes, _abstract(config)[1], is_leaf=lambda x: isinstance(x, nnx.Param)))
+    return plain_tree(jax.tree.map(axes, _abstract(config)[1], is_leaf=lambda x: isinstance(x, nnx.Param)))
 
 
 @functools.cache
@@ -278,5 +278,6 @@ def _abstract(config: ModelConfig) -> tuple[Any, nnx.State]:
     return nnx.split(nnx.eval_shape(lambda: create(config)), nnx.Param)
 
 
-def _plain(tree: Any) -> Any:
-    return {name: _plain(child) for name, child in tree.items()} if isinstance(tree, Mapping) else tree
+def plain_tree(tree: Any) -> Any:
+    """Nested dicts of what a pure NNX state holds."""
+    return {name: plain_tree(child) for name, child in tree.items()} if isinstance(tree, Mapping) else tree

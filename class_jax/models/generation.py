@@ -9,7 +9,7 @@ from flax import nnx
 
 from class_jax.models import layers as nn
 from class_jax.models.class_model import CLASS, Memory
-from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, beam_search, greedy_search
+from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, search
 
 
 class Answers(NamedTuple):
@@ -85,20 +85,8 @@ def decode(
     """Answers from a projected memory: greedily with one beam, by beam search with more."""
     B = cross.mask.shape[0]
     step, cache = decoder_step(model, cross, max_tokens, beams)
-    tokens = SpecialTokens(eos=eos_id)
-    if beams == 1:
-        found = greedy_search(step, cache, B, max_tokens, tokens)
-    else:
-        found = beam_search(
-            step,
-            cache,
-            B,
-            max_tokens,
-            beams,
-            length_penalty=length_penalty,
-            early_stopping=early_stopping,
-            tokens=tokens,
-        )
+    penalty = {"length_penalty": length_penalty, "early_stopping": early_stopping}
+    found = search(step, cache, B, max_tokens, beams, tokens=SpecialTokens(eos=eos_id), **penalty)
     return best_answers(found, passage_attention(model, cross))
 
 

@@ -18,8 +18,8 @@ from flax import nnx
 
 from class_jax.errors import InputError, nearest
 from class_jax.models import layers as nn
-from class_jax.models.class_model import Params, _plain, length_mask
-from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, beam_search, greedy_search
+from class_jax.models.class_model import Params, length_mask, plain_tree
+from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, search
 
 # Row of the first position in the tables of positions: the rows before it are of no use.
 POSITION_OFFSET = 2
@@ -356,18 +356,8 @@ def generate(
         start=config.start_id, eos=config.eos_id, pad=config.pad_id, first=language_id, last=config.eos_id
     )
     step, cache = model.step(memory, max_tokens, beams)
-    if beams == 1:
-        return greedy_search(step, cache, B, max_tokens, tokens)
-    return beam_search(
-        step,
-        cache,
-        B,
-        max_tokens,
-        beams,
-        length_penalty=length_penalty,
-        early_stopping=early_stopping,
-        tokens=tokens,
-    )
+    penalty = {"length_penalty": length_penalty, "early_stopping": early_stopping}
+    return search(step, cache, B, max_tokens, beams, tokens=tokens, **penalty)
 
 
 def _mask_bias(mask: jax.Array) -> jax.Array:
@@ -392,4 +382,4 @@ def model_graph(config: MBartConfig) -> Any:
 
 def param_shapes(config: MBartConfig) -> Params:
     """Shape and type of every parameter as nested dictionaries; allocates none."""
-    return _plain(nnx.as_pure(_abstract(config)[1]))
+    return plain_tree(nnx.as_pure(_abstract(config)[1]))

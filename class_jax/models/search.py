@@ -258,3 +258,21 @@ def _can_improve(
     length = (max_tokens if longest else position) * jnp.ones((), jnp.float32)
     worst = jnp.where(finished, done_scores.min(axis=1, keepdims=True), _NEVER)
     return ((best_running / length**length_penalty)[:, None] > worst).any(axis=1)
+
+
+def search(
+    step: Step,
+    cache: Cache,
+    batch: int,
+    max_tokens: int,
+    beams: int,
+    *,
+    length_penalty: float = 1.0,
+    early_stopping: bool | Literal["never"] = False,
+    tokens: SpecialTokens = SpecialTokens(),
+) -> Hypotheses:
+    """Searches greedily with one beam, by beam search with more; see `greedy_search` and `beam_search`."""
+    if beams == 1:
+        return greedy_search(step, cache, batch, max_tokens, tokens)
+    penalty = {"length_penalty": length_penalty, "early_stopping": early_stopping}
+    return beam_search(step, cache, batch, max_tokens, beams, tokens=tokens, **penalty)

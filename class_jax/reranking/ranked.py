@@ -12,9 +12,9 @@ import numpy as np
 from class_jax.corpus.inputs import LANGUAGES
 from class_jax.corpus.passages import Passage, read_passages
 from class_jax.errors import InputError, nearest
+from class_jax.evaluation import run_writers as results
 from class_jax.files import numbered_lines, read_json, replacing
 from class_jax.questions import Question
-from class_jax.retrieval import results
 
 FORMATS = ("ctxs", "trec", "xor")
 OnBad = Callable[[InputError], None]
@@ -267,7 +267,7 @@ def _record(ranked: RankedList) -> dict[str, Any]:
 
 
 class _Passages:
-    """The lists' passages as what `class_jax.retrieval.results` takes of a token store: rows [B, k] and scores."""
+    """The lists' passages as what `class_jax.evaluation.run_writers` takes of a token store: rows [B, k] and scores."""
 
     def __init__(self, lists: Sequence[RankedList]):
         self._all = [c for ranked in lists for c in ranked.passages]

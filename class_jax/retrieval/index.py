@@ -7,13 +7,14 @@ manifest alone; the rest is memory-mapped or read by the first search.
 Axes: B questions, M passages, Q question tokens, K head dim.
 """
 
+import functools
 import hashlib
 import importlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -67,6 +68,41 @@ class Index(Protocol):
           InputError: for vectors of another width or number of axes, or that are not finite; a k below 1.
         """
         ...
+
+
+class StoredIndex:
+    """An index that is a folder with a manifest; what the kinds share.
+
+    Attributes:
+      kind: of the index; set by the class.
+      retriever, model, corpus, num_passages: see `Index`.
+      folder: where it lies.
+      manifest: its manifest.
+    """
+
+    kind: str
+
+    def __init__(self, folder: Path, manifest: dict):
+        """Takes a checked manifest; see `open`."""
+        self.folder, self.manifest = folder, manifest
+        self.retriever, self.model, self.corpus = (manifest[key] for key in ("retriever", "model", "corpus"))
+        self.num_passages: int = manifest["passages"]
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike, *, verify: bool = False) -> Self:
+        """Opens an index; only the manifest is read. See `open_index`."""
+        manifest = read_manifest(folder, cls.kind)
+        check_files(folder, manifest["files"], verify)
+        return cls(Path(folder), manifest)
+
+    @functools.cached_property
+    def deleted(self) -> np.ndarray:
+        """[M] bool, passages that are never returned."""
+        return read_deleted(self.folder, self.manifest)
+
+    def delete(self, rows: np.ndarray) -> None:
+        """Takes passages out of every later search; see `delete_rows`."""
+        self.manifest, self.deleted = delete_rows(self.folder, self.manifest, rows)
 
 
 def open_index(folder: str | os.PathLike, *, verify: bool = False) -> Index:

@@ -384,7 +384,7 @@ def _candidates(
             positions, scores = index.nearest(questions.vectors[part][mask], neighbours)
             cuts = np.cumsum(mask.sum(axis=1))[:-1]
             for i, at, values in zip(part, np.split(positions, cuts), np.split(scores, cuts), strict=True):
-                rows = _ranked_by_tokens(index.owners[at], values, count, exclude[i])
+                rows = ranked_by_tokens(index.owners[at], values, count, exclude[i])
                 chosen[i, : len(rows)] = rows
                 if len(rows) < k:
                     still.append(i)
@@ -392,7 +392,7 @@ def _candidates(
     return chosen
 
 
-def _ranked_by_tokens(owners: np.ndarray, scores: np.ndarray, count: int, own: int) -> np.ndarray:
+def ranked_by_tokens(owners: np.ndarray, scores: np.ndarray, count: int, own: int) -> np.ndarray:
     """Ranks the passages of one question's token hits by an estimate of MaxSim.
 
     A question token that did not find the passage counts with its worst hit: the passage can't do better there.

@@ -19,16 +19,13 @@ from class_jax.errors import InputError
 from class_jax.files import replacing_folder
 from class_jax.retrieval.index import (
     REBUILD,
-    check_files,
+    StoredIndex,
     checked_questions,
-    delete_rows,
     file_entry,
-    read_deleted,
-    read_manifest,
     write_manifest,
 )
 from class_jax.retrieval.rescore import Rescorer, with_stored
-from class_jax.retrieval.scann_index import MAX_VECTORS, ScannIndex, _ranked_by_tokens
+from class_jax.retrieval.scann_index import MAX_VECTORS, ScannIndex, ranked_by_tokens
 from class_jax.retrieval.vectors import VectorStore
 
 # ScaNN holds a shard's vectors in memory while it is built and searched (84 bytes a 64-d vector).
@@ -36,7 +33,7 @@ SHARD_VECTORS = 100_000_000
 _READ_PASSAGES = 8192
 
 
-class ScannKind:
+class ScannKind(StoredIndex):
     """A ScaNN index of stored vectors. Made by `build_scann` or `open`; ScaNN is loaded by the first search.
 
     Attributes:
@@ -53,28 +50,10 @@ class ScannKind:
 
     def __init__(self, folder: Path, manifest: dict):
         """Takes a checked manifest; see `open`."""
-        self.folder, self.manifest = folder, manifest
-        self.retriever, self.model, self.corpus = (manifest[key] for key in ("retriever", "model", "corpus"))
-        self.num_passages: int = manifest["passages"]
+        super().__init__(folder, manifest)
         self.neighbours = 256
         self.candidates: int | None = None
         self.exact: Rescorer | None = None
-
-    @classmethod
-    def open(cls, folder: str | os.PathLike, *, verify: bool = False) -> "ScannKind":
-        """Opens an index; only the manifest is read. See `class_jax.retrieval.index.open_index`."""
-        manifest = read_manifest(folder, "scann")
-        check_files(folder, manifest["files"], verify)
-        return cls(Path(folder), manifest)
-
-    @functools.cached_property
-    def deleted(self) -> np.ndarray:
-        """[M] bool, passages that are never returned."""
-        return read_deleted(self.folder, self.manifest)
-
-    def delete(self, rows: np.ndarray) -> None:
-        """Takes passages out of every later search; see `class_jax.retrieval.index.delete_rows`."""
-        self.manifest, self.deleted = delete_rows(self.folder, self.manifest, rows)
 
     def search(self, vectors: np.ndarray, mask: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds about the k best passages of every question; see `class_jax.retrieval.index.Index`."""
@@ -107,7 +86,7 @@ class ScannKind:
 
     def _candidates(self, question: np.ndarray, count: int) -> np.ndarray:
         owners, values = self._hits(question, self.neighbours)
-        return _ranked_by_tokens(owners, values, count, -1)
+        return ranked_by_tokens(owners, values, count, -1)
 
     @functools.cached_property
     def _exact(self) -> Rescorer:

@@ -77,12 +77,7 @@ def open_data(config: DataConfig, model: ModelConfig) -> TrainingData:
     """
     vocabulary = Vocabulary.load(config.vocabulary)
     check_vocabulary(vocabulary, model)
-    if not Path(config.store).exists():
-        if config.passages is None:
-            raise InputError("no token store there", file=config.store, remedy="set DataConfig.passages to build it")
-        _log.info("building the token store %s from %s", config.store, config.passages)
-        build_store(config.passages, vocabulary, config.store, max_tokens=config.max_passage_tokens)
-    store = TokenStore.open(config.store, vocabulary)
+    store = open_store(config.store, vocabulary, config)
     if isinstance(config.questions, str):
         table = QuestionTable.from_task(config.questions)
     else:
@@ -97,6 +92,20 @@ def open_data(config: DataConfig, model: ModelConfig) -> TrainingData:
     asked = np.array(table.languages)[table.language_codes]
     allowed = in_languages(languages, config.search_languages, asked)
     return TrainingData(vocabulary, store, table, languages, allowed)
+
+
+def open_store(folder: str, vocabulary: Vocabulary, config: DataConfig) -> TokenStore:
+    """Opens a token store in a vocabulary, building it from `config.passages` where it is missing.
+
+    Raises:
+      InputError: if it is missing and there are no passages, or it is damaged or of another vocabulary.
+    """
+    if not Path(folder).exists():
+        if config.passages is None:
+            raise InputError("no token store there", file=folder, remedy="set DataConfig.passages to build it")
+        _log.info("building the token store %s from %s", folder, config.passages)
+        build_store(config.passages, vocabulary, folder, max_tokens=config.max_passage_tokens)
+    return TokenStore.open(folder, vocabulary)
 
 
 def check_vocabulary(vocabulary: Vocabulary, model: ModelConfig) -> None:

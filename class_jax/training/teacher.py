@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from class_jax import inference
-from class_jax.corpus.store import TokenStore, build_store
+from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.models.class_model import Params
@@ -27,7 +27,7 @@ from class_jax.retrieval.bm25 import BM25
 from class_jax.retrieval.lists import PassageLists
 from class_jax.retrieval.refresh import Refresher
 from class_jax.training import sharding, weights
-from class_jax.training.data import DataConfig, TrainingData, check_vocabulary
+from class_jax.training.data import DataConfig, TrainingData, check_vocabulary, open_store
 from class_jax.training.feed import TeacherTexts
 
 _log = logging.getLogger(__name__)
@@ -229,12 +229,7 @@ def _open_store(
                 remedy="name a folder: the passages are tokenised there for the teacher",
             )
         return data.store
-    if not Path(config.store).exists():
-        if data_config.passages is None:
-            raise InputError("no token store there", file=config.store, remedy="set DataConfig.passages to build it")
-        _log.info("building the teacher's token store %s from %s", config.store, data_config.passages)
-        build_store(data_config.passages, vocabulary, config.store, max_tokens=data_config.max_passage_tokens)
-    store = TokenStore.open(config.store, vocabulary)
+    store = open_store(config.store, vocabulary, data_config)
     files, wanted = store.manifest["files"], data.store.manifest["files"]
     if store.num_passages != data.store.num_passages or any(files[name] != wanted[name] for name in _TEXT_FILES):
         raise InputError(

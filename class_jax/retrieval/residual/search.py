@@ -11,21 +11,20 @@ Axes: B questions, M passages, N candidates, Q question tokens, K head dim; T ve
 """
 
 import functools
-import os
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
 from class_jax.retrieval.encode import power_of_two
-from class_jax.retrieval.index import check_files, checked_questions, delete_rows, read_deleted, read_manifest
+from class_jax.retrieval.index import StoredIndex, checked_questions
 from class_jax.retrieval.rescore import Rescorer
 from class_jax.retrieval.residual.codec import Codec, products
 
 _SMALLEST_CALL = 1024
 
 
-class ResidualIndex:
+class ResidualIndex(StoredIndex):
     """An index of token vectors in a few bytes each, memory-mapped. Made by `build_residual` or `open`.
 
     Attributes:
@@ -43,35 +42,17 @@ class ResidualIndex:
 
     def __init__(self, folder: Path, manifest: dict):
         """Takes a checked manifest; see `open`."""
-        self.folder, self.manifest = folder, manifest
-        self.retriever, self.model, self.corpus = (manifest[key] for key in ("retriever", "model", "corpus"))
-        self.num_passages: int = manifest["passages"]
+        super().__init__(folder, manifest)
         self.width: int = manifest["width"]
         self.probes = 32
         self.candidates: int | None = None
         self.exact: Rescorer | None = None
         self.rescore: int | None = None
 
-    @classmethod
-    def open(cls, folder: str | os.PathLike, *, verify: bool = False) -> "ResidualIndex":
-        """Opens an index; only the manifest is read. See `class_jax.retrieval.index.open_index`."""
-        manifest = read_manifest(folder, "residual")
-        check_files(folder, manifest["files"], verify)
-        return cls(Path(folder), manifest)
-
     @functools.cached_property
     def codec(self) -> Codec:
         """How vectors are coded; read by the first search."""
         return Codec.load(self.folder / "codec.npz")
-
-    @functools.cached_property
-    def deleted(self) -> np.ndarray:
-        """[M] bool, passages that are never returned."""
-        return read_deleted(self.folder, self.manifest)
-
-    def delete(self, rows: np.ndarray) -> None:
-        """Takes passages out of every later search; see `class_jax.retrieval.index.delete_rows`."""
-        self.manifest, self.deleted = delete_rows(self.folder, self.manifest, rows)
 
     def bytes_on_disk(self) -> dict[str, int]:
         """Returns the bytes of the whole index by what they hold; the values sum to the size of its files."""
