@@ -1,4 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import itertools
 import json
 
@@ -11,12 +12,12 @@ from class_jax.errors import InputError
 from class_jax.retrieval.index import open_index
 from class_jax.retrieval.rescore import with_stored
 from class_jax.retrieval.residual import Codec, ResidualIndex, ResidualSettings, build, build_residual
-from class_jax.retrieval.residual.build import grow, question_moment
-from class_jax.retrieval.residual.codec import HEADER_BYTES, products
+from class_jax.retrieval.residual.build import grow, question_tokens
+from class_jax.retrieval.residual.importance import win_rates
 from class_jax.retrieval.residual.kmeans import assign, kmeans
 from class_jax.retrieval.residual.search import ranges
 
-SETTINGS = ResidualSettings(bits=3, centroids=16, segment_passages=40)
+SETTINGS = ResidualSettings(bytes_per_vector=40, centroids=16, segment_passages=40)
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +30,38 @@ def store(tmp_path_factory, passages):
     return write_vectors(tmp_path_factory.mktemp("vectors") / "v", passages)
 
 
+def trained(passages, questions=None, *, bits, centroids=16):
+    """A codec whose residuals take `bits` a dimension; centroids and all else are fitted to the same passages."""
+    vectors, lengths = np.concatenate(passages), np.array([len(p) for p in passages])
+    return Codec.train(
+        vectors, vectors, lengths, questions, centroids=centroids, share_out=lambda header, entries: bits * K / 8
+    )
+
+
+def encoded(codec, passages, questions=None):
+    return codec.encode(np.concatenate(passages), np.array([len(p) for p in passages]), questions)
+
+
 @pytest.fixture(scope="module")
 def codec(passages):
-    return Codec.train(np.concatenate(passages), None, centroids=16, bits=3)
+    return trained(passages, bits=3)
 
 
 def decoded(codec, rows):
     """Vectors of coded rows, by the definition: centroid + size * rotated residual, back from white coordinates."""
     found = []
     for j, coded in enumerate(rows):
-        centroids = codec.centroids.astype(np.float32)[coded[:, 0].astype(int) + 256 * coded[:, 1].astype(int)]
-        bits, at = np.unpackbits(coded[:, HEADER_BYTES:], axis=1, bitorder="little"), 0
-        steps = codec._steps(j)
+        heads = coded[:, 0].astype(int) + (256 * coded[:, 1].astype(int) if codec.header_bytes > 1 else 0)
+        centroids = codec.middle[heads % 16]  # 16 centroids: four bits, and the size in the four above
+        bits, at = np.unpackbits(coded[:, codec.header_bytes :], axis=1, bitorder="little"), 0
+        steps = [codec.steps[w, k] for k, w in enumerate(codec.widths[j])]
         along = np.zeros((len(coded), K), np.float32)
         for axis, width in enumerate(codec.widths[j].astype(int)):
             cells = bits[:, at : at + width] @ (1 << np.arange(width)) if width else 0
             along[:, axis] = (cells - (2**width - 1) / 2) * steps[axis]
             at += width
-        sizes = codec.size_table()[j][coded[:, 2]]
+        low, high = np.log2(codec.sizes[j].astype(np.float64))
+        sizes = 2 ** (low + max(high - low, 1e-3) * (heads // 16) / 15)
         found.append((centroids + sizes[:, None] * (along @ codec.rotation.T)) @ np.linalg.inv(codec.transform))
     return found
 
@@ -64,7 +79,7 @@ def test_kmeans_finds_clusters():
 
 def test_products_are_those_of_the_decoded_vectors(codec, passages):
     vectors = np.concatenate(passages)
-    codes, classes, rows, error = codec.encode(vectors)
+    codes, classes, rows, error = encoded(codec, passages)
     assert [len(r) for r in rows] == np.bincount(classes, minlength=len(rows)).tolist()
     assert [r.shape[1] for r in rows] == codec.row_bytes
     queries = made_questions()[0][0]
@@ -72,11 +87,10 @@ def test_products_are_those_of_the_decoded_vectors(codec, passages):
     near = jnp.asarray(codec.centroids.astype(np.float32) @ white.T)
     squared = 0.0
     for j, (coded, exact) in enumerate(zip(rows, decoded(codec, rows), strict=True)):
-        found = products(coded, *codec.weights(white)[j], codec.size_table()[j], near)
+        found = codec.products(coded, j, *codec.weights(white)[j], near)
         np.testing.assert_allclose(found, exact @ queries.T, rtol=1e-3, atol=1e-4)
         squared += ((exact - vectors[classes == j]) ** 2).sum()
-        heads = coded[:, 0].astype(int) + 256 * coded[:, 1].astype(int)
-        np.testing.assert_array_equal(heads, codes[classes == j])
+        np.testing.assert_array_equal(codec.heads(coded), codes[classes == j])
     np.testing.assert_allclose(error, squared, rtol=1e-3)
     assert squared < 0.05 * (vectors**2).sum()
 
@@ -84,10 +98,10 @@ def test_products_are_those_of_the_decoded_vectors(codec, passages):
 def test_more_bits_less_error(passages):
     vectors, errors, sizes = np.concatenate(passages), [], []
     for bits in (0, 1, 2, 4, 8):
-        made = Codec.train(vectors, None, centroids=16, bits=bits)
-        *_, rows, error = made.encode(vectors)
+        made = trained(passages, bits=bits)
+        *_, rows, error = encoded(made, passages)
         errors.append(error)
-        sizes.append(sum(r.nbytes for r in rows) / len(vectors) - HEADER_BYTES)
+        sizes.append(sum(r.nbytes for r in rows) / len(vectors) - made.header_bytes)
     assert all(b < a / 1.5 for a, b in itertools.pairwise(errors))
     # The bits are spent, and not more: within the byte that may be left over.
     np.testing.assert_array_less(np.array(sizes), np.array([0, 1, 2, 4, 8]) * K / 8 + 1e-6)
@@ -98,22 +112,66 @@ def test_bits_go_where_questions_look(passages):
     rng = np.random.default_rng(4)
     vectors = np.concatenate(passages)
     questions = (rng.normal(size=(200, 1, K)) * np.geomspace(8, 0.05, K)).astype(np.float32)
-    moment = question_moment(questions, np.ones((200, 1), bool))
-    np.testing.assert_allclose(moment, (questions[:, 0].T @ questions[:, 0]) / 200, rtol=1e-4)
+    tokens = question_tokens(questions, np.ones((200, 1), bool))
     errors = []
-    for given in (None, moment):
-        made = Codec.train(vectors, given, centroids=16, bits=2)
-        _, classes, rows, _ = made.encode(vectors)
+    for given in (None, tokens):
+        made = trained(passages, given, bits=2)
+        _, classes, rows, _ = encoded(made, passages, given)
         order = np.argsort(classes, kind="stable")
         missed = np.concatenate(decoded(made, rows)) - vectors[order]
         errors.append(((missed @ questions[:, 0].T) ** 2).mean())
     assert errors[1] < 0.3 * errors[0]
 
 
+def test_win_rates():
+    passages, tokens = made_passages(40, seed=3), made_questions(90, seed=8)[0].reshape(-1, K)
+    passages[7] = np.zeros((0, K), np.float32)
+    lengths = np.array([len(p) for p in passages])
+    found = np.split(win_rates(np.concatenate(passages), lengths, tokens), np.cumsum(lengths)[:-1])
+    for passage, rates in zip(passages, found, strict=True):
+        if len(passage):
+            expected = np.bincount((tokens @ passage.T).argmax(1), minlength=len(passage)) / len(tokens)
+            np.testing.assert_allclose(rates, expected, atol=1e-6)
+
+
+def test_bits_go_to_vectors_that_win():
+    """Of two kinds of vectors of the same spread, MaxSim takes the one that lies where questions do."""
+    rng = np.random.default_rng(6)
+    towards = np.eye(K)[0] * 6
+    passages = [(rng.normal(size=(6, K)) + np.where(np.arange(6)[:, None] < 3, towards, -towards)) for _ in range(120)]
+    passages = [p.astype(np.float32) for p in passages]
+    questions = (rng.normal(size=(400, K)) * 0.3 + np.eye(K)[0]).astype(np.float32)
+    errors = {}
+    for given in (None, questions):
+        made = trained(passages, given, bits=2)
+        _, classes, rows, _ = encoded(made, passages, given)
+        missed = np.empty((720, K))
+        vectors = np.concatenate(passages)
+        for j, found in enumerate(decoded(made, rows)):
+            missed[classes == j] = found - vectors[classes == j]
+        won = (np.arange(720) % 6) < 3
+        errors[given is None] = [((missed[side] @ questions.T) ** 2).mean() for side in (won, ~won)]
+    assert errors[False][0] < 0.4 * errors[True][0] and errors[False][1] > errors[True][1]
+
+
+def test_the_bytes_asked_for_are_those_of_the_folder(tmp_path):
+    store = write_vectors(tmp_path / "v", made_passages(1500, longest=30))
+    for asked in (10, 12):
+        settings = ResidualSettings(bytes_per_vector=asked, centroids=64)
+        sums = build_residual(store, tmp_path / f"r{asked}", settings=settings).bytes_on_disk()
+        files = [p for p in (tmp_path / f"r{asked}").rglob("*") if p.is_file()]
+        assert sum(sums.values()) == sum(p.stat().st_size for p in files)
+        assert 0.95 * asked < sum(sums.values()) / store.num_vectors <= asked
+    with pytest.raises(InputError, match=r"bytes_per_vector: 2 bytes a vector don't hold .* which take \d"):
+        build_residual(store, tmp_path / "few", settings=ResidualSettings(bytes_per_vector=2, centroids=64))
+
+
 def test_search_scores_every_candidate(tmp_path, store, passages):
     """With all passages as candidates, the ranks are those of the coded vectors; with 8 bits, of the true ones."""
     vectors, mask = made_questions()
-    index = build_residual(store, tmp_path / "r", settings=ResidualSettings(bits=8, centroids=16, segment_passages=40))
+    index = build_residual(
+        store, tmp_path / "r", settings=ResidualSettings(bytes_per_vector=60, centroids=16, segment_passages=40)
+    )
     assert len(index.manifest["segments"]) == 4 and open_index(tmp_path / "r", verify=True).kind == "residual"
     rows, scores = index.search(vectors, mask, 10)
     expected = brute_force(passages, vectors, mask)
@@ -132,7 +190,7 @@ def test_candidates_by_centroids(tmp_path):
     passages = [words[rng.integers(0, 64, rng.integers(2, 9))] for _ in range(300)]
     passages = [(p + rng.normal(size=p.shape) * 0.1).astype(np.float32) for p in passages]
     store = write_vectors(tmp_path / "v", passages)
-    index = build_residual(store, tmp_path / "r", settings=ResidualSettings(bits=3, centroids=64))
+    index = build_residual(store, tmp_path / "r", settings=ResidualSettings(bytes_per_vector=24, centroids=64))
     vectors, mask = made_questions(20)
     truth = brute_force(passages, vectors, mask)
     expected = np.argsort(-truth, axis=1)[:, :5]
@@ -141,14 +199,6 @@ def test_candidates_by_centroids(tmp_path):
     found = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(rows.tolist(), expected.tolist(), strict=True)])
     assert found > 0.8  # 25 of 300 at random would hold 0.08
     np.testing.assert_allclose(scores, np.take_along_axis(truth, rows, 1), rtol=1e-4, atol=1e-4)
-
-
-def test_bytes_are_all_counted(tmp_path, store):
-    index = build_residual(store, tmp_path / "r", settings=SETTINGS)
-    files = [p for p in (tmp_path / "r").rglob("*") if p.is_file()]
-    assert sum(index.bytes_on_disk().values()) == sum(p.stat().st_size for p in files)
-    assert index.bytes_on_disk()["vectors"] / store.num_vectors <= HEADER_BYTES + 3 * K / 8
-    assert index.bytes_on_disk()["padding"] < 64 * 9 * 4
 
 
 def test_opening_reads_the_manifest_alone(tmp_path, store, monkeypatch):
@@ -191,6 +241,8 @@ def test_grow_refuses_other_corpora(tmp_path, passages, store):
     turned = [*reversed(passages), passages[0]]
     with pytest.raises(InputError, match="does not begin with the index's 150"):
         grow(index, write_vectors(tmp_path / "t", turned))
+    with pytest.raises(InputError, match=r"questions: the index was built with other sample questions; leave them out"):
+        grow(index, write_vectors(tmp_path / "q", [*passages, passages[0]]), questions=np.ones((3, K), np.float32))
     other = [-p for p in passages]
     with pytest.raises(InputError, match="does not begin with the index's 150"):
         grow(index, write_vectors(tmp_path / "o", [*other, passages[0]]))
@@ -224,8 +276,8 @@ def test_killed_build_goes_on(tmp_path, store, monkeypatch):
 def test_folder_of_another_index(tmp_path, store):
     build_residual(store, tmp_path / "r", settings=SETTINGS)
     assert isinstance(build_residual(store, tmp_path / "r", settings=SETTINGS), ResidualIndex)
-    with pytest.raises(InputError, match="bits: the index there is of other vectors or settings"):
-        build_residual(store, tmp_path / "r", settings=ResidualSettings(bits=2, centroids=16, segment_passages=40))
+    with pytest.raises(InputError, match="bytes_per_vector: the index there is of other vectors or settings"):
+        build_residual(store, tmp_path / "r", settings=dataclasses.replace(SETTINGS, bytes_per_vector=41))
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="holds something else"):
@@ -233,10 +285,12 @@ def test_folder_of_another_index(tmp_path, store):
 
 
 def test_bad_input(tmp_path, store):
-    with pytest.raises(InputError, match=r"bits: 9 is not within 0 to 8"):
-        ResidualSettings(bits=9)
-    with pytest.raises(InputError, match="moment"):
-        build_residual(store, tmp_path / "r", moment=np.eye(3))
+    with pytest.raises(InputError, match=r"bytes_per_vector: 0 is not within 1 to"):
+        ResidualSettings(bytes_per_vector=0)
+    with pytest.raises(InputError, match=r"questions: \(3, 3\) for vectors of width 8"):
+        build_residual(store, tmp_path / "r", questions=np.eye(3))
+    with pytest.raises(InputError, match="a passage has 3000 vectors"):
+        build_residual(write_vectors(tmp_path / "l", [np.ones((3000, K), np.float32)]), tmp_path / "r")
     dense = write_vectors(tmp_path / "d", made_passages(5, longest=1), retriever="dense")
     with pytest.raises(InputError, match="a residual index is of token vectors"):
         build_residual(dense, tmp_path / "r")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from class_jax import api
 from class_jax.commands import embed as embed_commands
 from class_jax.commands import search as search_command
+from class_jax.commands.search import set_chosen
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
@@ -21,6 +22,7 @@ from class_jax.evaluation.run_writers import write_trec
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
 from class_jax.questions import read_xor
 from class_jax.retrieval.explain import explain
+from class_jax.retrieval.index import open_index
 
 K = 5
 
@@ -64,7 +66,7 @@ def folder(tmp_path_factory):
     output = succeeds("embed", *model, "--store", folder / "store", "--out", folder / "v", "--dtype", "float32")
     assert "vectors of 48 passages, 32.0 bytes a vector" in output
     output = succeeds(
-        "index", "--vectors", folder / "v", "--out", folder / "r", "--bits", 8, "--centroids", 32, *model,
+        "index", "--vectors", folder / "v", "--out", folder / "r", "--bytes", 60, "--centroids", 32, *model,
         "--questions", folder / "questions.jsonl",
     )  # fmt: skip
     assert "bytes a vector (codec" in output
@@ -179,6 +181,23 @@ def test_explain_takes_the_best_match():
     assert first.share == pytest.approx(4 / 6)
     with pytest.raises(InputError, match="dense retriever"):
         explain(question[0], passage[0])
+
+
+def test_settings_of_an_index(folder, tmp_path):
+    """Fewer candidates than there are passages leave some out of a long list; without the option none is missing."""
+    counts = []
+    for chosen in ([], ["--candidates", 20, "--probes", 1]):
+        succeeds(*of_file(folder, "--trec", tmp_path / "run", "-k", 15, index="r"), *chosen)
+        counts.append((tmp_path / "run").read_text())
+    opened = open_index(folder / "r")
+    set_chosen(opened, {"probes": 3, "candidates": 21, "neighbours": None})
+    assert (opened.probes, opened.candidates) == (3, 21) and counts[0] != counts[1]
+    assert "--neighbours: an index of the kind 'residual' has none" in fails(
+        *of_file(folder, "--trec", tmp_path / "a", index="r"), "--neighbours", 9
+    )
+    assert "--probes: an index of the kind 'exact' has none" in fails(
+        *of_file(folder, "--trec", tmp_path / "a", index="v"), "--probes", 9
+    )
 
 
 def test_bad_input(folder, tmp_path):

@@ -55,7 +55,9 @@ def index(
     vectors: Annotated[Path, typer.Option(help="folder that `class-jax embed` wrote")],
     out: Annotated[Path, typer.Option(help="folder of the index to write (with --add: the index that grows)")],
     kind: Annotated[str, typer.Option(help="residual or scann")] = "residual",
-    bits: Annotated[float, typer.Option(help="residual: mean bits per dimension", min=0, max=8)] = 2.25,
+    bytes_per_vector: Annotated[
+        float, typer.Option("--bytes", help="residual: bytes a vector, all told", min=1)
+    ] = 24.0,
     centroids: Annotated[int | None, typer.Option(help="residual: chosen by size if left out")] = None,
     questions: Annotated[
         Path | None, typer.Option(help="residual: sample questions (JSON lines) that bits are spent for; advised")
@@ -72,8 +74,9 @@ def index(
     from class_jax.retrieval.vectors import VectorStore
 
     source = VectorStore.open(vectors)
+    sample = None if questions is None else _question_tokens(questions, model, vocabulary, source)
     if add:
-        _add(out, source)
+        _add(out, source, sample)
         return
     if kind == "scann":
         from class_jax.retrieval.scann_kind import build_scann
@@ -83,18 +86,17 @@ def index(
         return
     from class_jax.retrieval.residual import ResidualSettings, build_residual
 
-    moment = None if questions is None else _moment(questions, model, vocabulary, source)
-    settings = ResidualSettings(bits=bits, centroids=centroids)
-    built = build_residual(source, out, moment=moment, settings=settings)
+    settings = ResidualSettings(bytes_per_vector=bytes_per_vector, centroids=centroids)
+    built = build_residual(source, out, questions=sample, settings=settings)
     sums = built.bytes_on_disk()
     shares = ", ".join(f"{name} {size / source.num_vectors:.2f}" for name, size in sums.items() if size)
     typer.echo(f"{out}: {sum(sums.values()) / source.num_vectors:.2f} bytes a vector ({shares})")
 
 
-def _moment(questions: Path, model: str, vocabulary: str | None, source):  # noqa: ANN001 (types cost imports)
+def _question_tokens(questions: Path, model: str, vocabulary: str | None, source):  # noqa: ANN001 (types cost imports)
     from class_jax.api import CLASS
     from class_jax.questions import read_xor
-    from class_jax.retrieval.residual.build import question_moment
+    from class_jax.retrieval.residual.build import question_tokens
 
     loaded = CLASS.from_pretrained(model, vocabulary=vocabulary)
     if loaded.retriever_fingerprint != source.manifest["model"]:
@@ -102,10 +104,10 @@ def _moment(questions: Path, model: str, vocabulary: str | None, source):  # noq
     sample = list(read_xor(questions))[:4000]
     if not sample:
         raise InputError("no questions", file=questions)
-    return question_moment(*loaded.encode_questions([q.text for q in sample], [q.language for q in sample]))
+    return question_tokens(*loaded.encode_questions([q.text for q in sample], [q.language for q in sample]))
 
 
-def _add(folder: Path, source) -> None:  # noqa: ANN001
+def _add(folder: Path, source, sample) -> None:  # noqa: ANN001
     from class_jax.retrieval.index import open_index
     from class_jax.retrieval.residual import ResidualIndex
     from class_jax.retrieval.residual.build import grow
@@ -116,7 +118,7 @@ def _add(folder: Path, source) -> None:  # noqa: ANN001
             f"an index of the kind {there.kind!r} can't grow", file=folder, remedy="embed or build it again"
         )
     before = there.num_passages
-    grown = grow(there, source)
+    grown = grow(there, source, questions=sample)
     first, last = grown.manifest["segments"][0]["error"], grown.manifest["segments"][-1]["error"]
     typer.echo(
         f"{folder}: {grown.num_passages - before} passages added; mean squared error {last:.4f}, at first {first:.4f}"

@@ -37,6 +37,15 @@ def search(
     rescore: Annotated[
         int, typer.Option(help="embed this many of an index's hits again and rank by exact scores", min=0)
     ] = 0,
+    probes: Annotated[
+        int | None, typer.Option(help="residual: centroids looked at for each question token", min=1)
+    ] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(help="scann of token vectors: vectors found for each question token", min=1)
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="residual, scann of token vectors: passages scored in full", min=1)
+    ] = None,
     explain: Annotated[str | None, typer.Option(help="a question: which tokens matched in --passage")] = None,
     passage: Annotated[str | None, typer.Option(help="id of the passage to explain")] = None,
     language: Annotated[str | None, typer.Option(help="code of the single question's language")] = None,
@@ -74,6 +83,7 @@ def search(
     if save_vectors is not None:
         _save_vectors(save_vectors, asked, embedded, made_with)
     opened = _open(index, corpus, loaded, made_with, allow_other_model, verify)
+    set_chosen(opened, {"probes": probes, "neighbours": neighbours, "candidates": candidates})
     rows, scores = _search(opened, loaded, corpus, asked, embedded, k, rescore)
     if question is not None:
         typer.echo(_listing(corpus, rows[0], scores[0]))
@@ -130,6 +140,21 @@ def _open(
     check_corpus(opened, store.fingerprint)
     check_model(opened, made_with, allow_other)
     return opened
+
+
+def set_chosen(index: "Index | None", chosen: dict[str, int | None]) -> None:
+    """Gives an index what was chosen on the command line.
+
+    Raises:
+      InputError: if the index has no such setting.
+    """
+    for name, value in chosen.items():
+        if value is None:
+            continue
+        if not hasattr(index, name):
+            kind = "no index" if index is None else f"an index of the kind {index.kind!r}"
+            raise InputError(f"{kind} has none", key=f"--{name}", remedy="leave it out")
+        setattr(index, name, value)
 
 
 def _search(

@@ -130,11 +130,13 @@ class VectorStore:
             stop = min(first + passages, self.num_passages)
             yield first, stop, self.read(first, stop)
 
-    def sample(self, count: int, seed: int = 0) -> np.ndarray:
-        """Returns about `count` vectors, [n, K] float32: all vectors of passages drawn at random."""
+    def sample(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Returns about `count` vectors [n, K] float32, those of passages drawn at random, and how many each has."""
         share = min(1.0, count / max(self.num_vectors, 1))
         rows = np.random.default_rng(seed).permutation(self.num_passages)[: max(1, round(share * self.num_passages))]
-        return np.concatenate([self.read(row, row + 1) for row in np.sort(rows).tolist()])
+        rows = np.sort(rows)
+        read = np.concatenate([self.read(row, row + 1) for row in rows.tolist()])
+        return read, np.asarray(self.lengths[rows], np.int64)
 
     def padded(self, rows: np.ndarray, length: int, size: int) -> Padded:
         """Returns the vectors of ascending passage `rows` [m], padded to `length`, and to `size` passages."""

@@ -11,7 +11,8 @@ What lies in the folder, beside the manifest:
 
 | section | per | holds |
 |---|---|---|
-| `spans` | passage | for each class, where its vectors start; and one row more: where they end (uint32) |
+| `span_bases` | block of passages | for each class, where its vectors start (uint32) |
+| `spans` | passage | for each class, where its vectors start after the block's (uint16); one row more: where they end |
 | `list_starts` | centroid | where its list starts, and one entry more (uint32) |
 | `lists` | (centroid, passage) | passages with a vector at the centroid, as uint16 within the segment |
 | `class_J` | vector | centroid, size and residual bits |
@@ -23,6 +24,7 @@ Axes: M passages, K head dim; T vectors; C centroids; J classes.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -34,9 +36,9 @@ from tqdm import tqdm
 from class_jax.errors import InputError
 from class_jax.files import digest_file, read_json, replacing, write_json
 from class_jax.retrieval.index import MANIFEST, REBUILD, clear_unfinished, file_entry, read_manifest, write_manifest
-from class_jax.retrieval.residual.codec import Codec
+from class_jax.retrieval.residual.codec import CLASSES, Codec
 from class_jax.retrieval.residual.kmeans import count_for
-from class_jax.retrieval.residual.search import ResidualIndex
+from class_jax.retrieval.residual.search import SPAN_BLOCK, ResidualIndex
 from class_jax.retrieval.vectors import VectorStore
 
 PLAN = "plan.json"
@@ -45,6 +47,13 @@ SEGMENT_PASSAGES = 1 << 16
 _ALIGNMENT = 64
 # Passages whose float32 vectors are held at once.
 _BLOCK = 2048
+# What a manifest takes for itself and for each segment, about.
+_MANIFEST_BYTES = 2048
+# What a file of arrays takes beside them, about.
+_NPZ_BYTES = 2560
+_CAUTION = 0.995
+# Vectors that are looked at, at least, for everything but the centroids.
+_FITTED = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +61,22 @@ class ResidualSettings:
     """How a residual index is built.
 
     Attributes:
-      bits: mean bits per dimension of a residual; 2.25 keeps the whole index below 24 bytes a vector at K = 64.
+      bytes_per_vector: of the whole index on the disk; what centroids and lists leave of it goes to the residuals.
       centroids: C, at most 65,536; None chooses by the number of vectors.
-      sample: vectors per centroid that k-means sees.
+      sample: vectors per centroid that the centroids are fitted to.
       segment_passages: passages of a segment, at most 65,536.
       seed: of the sample and the first centroids.
     """
 
-    bits: float = 2.25
+    bytes_per_vector: float = 24.0
     centroids: int | None = None
-    sample: int = 40
+    sample: int = 50
     segment_passages: int = SEGMENT_PASSAGES
     seed: int = 0
 
     def __post_init__(self):
         for key, low, high in (
-            ("bits", 0, 8),
+            ("bytes_per_vector", 1, 1024),
             ("centroids", 1, 1 << 16),
             ("sample", 1, 1 << 20),
             ("segment_passages", 1, SEGMENT_PASSAGES),
@@ -81,7 +90,7 @@ def build_residual(
     vectors: VectorStore,
     folder: str | os.PathLike,
     *,
-    moment: np.ndarray | None = None,
+    questions: np.ndarray | None = None,
     settings: ResidualSettings | None = None,
     progress: bool | None = None,
 ) -> ResidualIndex:
@@ -92,20 +101,22 @@ def build_residual(
     Args:
       vectors: of the corpus.
       folder: where the index goes.
-      moment: mean of q q' over question tokens [K, K] (`question_moment`), of questions like those to come.
+      questions: token vectors [S, K] float32 of sample questions like those to come (`question_tokens`); bits are
+        spent where they matter to these.
       settings: None takes the defaults.
       progress: True shows bars, None on a terminal only.
 
     Raises:
-      InputError: if the vectors are dense, or `folder` holds something else; the disk is full.
+      InputError: if the vectors are dense, or `folder` holds something else; the bytes are too few; the disk is full.
     """
     settings, folder = settings or ResidualSettings(), Path(folder)
     if vectors.retriever != "multi_vector":
         raise InputError("a residual index is of token vectors", key="retriever", remedy="use the kind scann or exact")
-    if moment is not None and np.shape(moment) != (vectors.width, vectors.width):
-        raise InputError(f"{np.shape(moment)} for vectors of width {vectors.width}", key="moment")
-    plan = {"vectors": vectors.fingerprint, **dataclasses.asdict(settings)}
-    plan["moment"] = None if moment is None else hashlib.sha256(np.asarray(moment, "<f4").tobytes()).hexdigest()
+    if vectors.num_vectors and int(np.max(vectors.lengths)) * SPAN_BLOCK >= 1 << 16:
+        raise InputError(f"a passage has {np.max(vectors.lengths)} vectors", file=vectors.folder, remedy="cut passages")
+    if questions is not None and (np.ndim(questions) != 2 or np.shape(questions)[1] != vectors.width):
+        raise InputError(f"{np.shape(questions)} for vectors of width {vectors.width}", key="questions")
+    plan = {"vectors": vectors.fingerprint, **dataclasses.asdict(settings), "questions": _digest(questions)}
     clear_unfinished(folder, folder / "segments")
     _check_plan(folder, plan)
     if (folder / MANIFEST).is_file():
@@ -114,22 +125,57 @@ def build_residual(
     write_json(folder / PLAN, plan)
     if not (folder / "codec.npz").is_file():
         count = settings.centroids or count_for(vectors.num_vectors)
-        sample = vectors.sample(settings.sample * count, settings.seed)
-        made = Codec.train(sample, moment, centroids=count, bits=settings.bits, seed=settings.seed, progress=progress)
+        seen, _ = vectors.sample(settings.sample * count, settings.seed)
+        made = Codec.train(
+            seen,
+            *vectors.sample(max(settings.sample * count // 4, _FITTED), settings.seed + 1),
+            questions,
+            centroids=count,
+            share_out=functools.partial(_left_for_residuals, settings, vectors, count),
+            seed=settings.seed,
+            progress=progress,
+        )
         made.save(folder / "codec.npz")
-    entries = write_segments(
-        vectors, Codec.load(folder / "codec.npz"), folder / "segments", 0, 0, settings.segment_passages, progress
-    )
+    codec = Codec.load(folder / "codec.npz")
+    entries = write_segments(vectors, codec, questions, folder / "segments", 0, 0, settings.segment_passages, progress)
     _finish(folder, vectors, plan, entries)
     return ResidualIndex.open(folder)
 
 
-def grow(index: ResidualIndex, vectors: VectorStore, *, progress: bool | None = None) -> ResidualIndex:
+def _left_for_residuals(
+    settings: ResidualSettings, vectors: VectorStore, centroids: int, header: float, entries: float
+) -> float:
+    """Bytes a vector for the bits of residuals, once all else has its own; see `Codec.train`."""
+    segments = -(-vectors.num_passages // settings.segment_passages)
+    codec = 2 * centroids * vectors.width + 8 * vectors.width**2 + (4 * 9 + CLASSES) * vectors.width + _NPZ_BYTES
+    spans = (2 + 4 / SPAN_BLOCK) * CLASSES * (vectors.num_passages + segments)
+    starts = 4 * (centroids + 1) * segments
+    fixed = codec + spans + starts + _MANIFEST_BYTES * (1 + segments) + _ALIGNMENT * CLASSES * segments
+    least = header + 2 * entries + fixed / vectors.num_vectors
+    # The sample's lists and classes are not quite the corpus's.
+    left = settings.bytes_per_vector * _CAUTION - least
+    if left < 0:
+        raise InputError(
+            f"{settings.bytes_per_vector:g} bytes a vector don't hold centroids and lists, which take {least:.1f}",
+            key="bytes_per_vector",
+            remedy="allow more, or take fewer centroids",
+        )
+    return left
+
+
+def grow(
+    index: ResidualIndex,
+    vectors: VectorStore,
+    *,
+    questions: np.ndarray | None = None,
+    progress: bool | None = None,
+) -> ResidualIndex:
     """Appends the passages that a grown corpus has more, coded with the index's own centroids.
 
     Args:
       index: of the first passages of the corpus.
       vectors: of the grown corpus, by the same model: the first passages as they were, new ones after them.
+      questions: the sample question tokens that the index was built with.
       progress: as in `build_residual`.
 
     Returns:
@@ -137,9 +183,17 @@ def grow(index: ResidualIndex, vectors: VectorStore, *, progress: bool | None = 
       is far above the first ones', the centroids don't fit the new passages (drift): build anew.
 
     Raises:
-      InputError: if the vectors are of other weights, or the corpus is not the index's with passages appended.
+      InputError: if the vectors are of other weights, the corpus is not the index's with passages appended, or the
+        questions are others.
     """
     manifest, old = index.manifest, index.num_passages
+    if manifest["plan"]["questions"] != _digest(questions):
+        raise InputError(
+            "the index was built with other sample questions",
+            file=index.folder,
+            key="questions",
+            remedy="give those that it was built with" if manifest["plan"]["questions"] else "leave them out",
+        )
     if vectors.manifest["model"] != index.model:
         raise InputError("the vectors are of other weights than the index", file=vectors.folder, key="model")
     if vectors.num_passages < old or manifest["vectors"] != int(vectors.offsets[old]):
@@ -148,7 +202,7 @@ def grow(index: ResidualIndex, vectors: VectorStore, *, progress: bool | None = 
         )
     _check_same_start(index, vectors)
     size, place = manifest["segment_passages"], len(manifest["segments"])
-    entries = write_segments(vectors, index.codec, index.folder / "segments", old, place, size, progress)
+    entries = write_segments(vectors, index.codec, questions, index.folder / "segments", old, place, size, progress)
     changed = dict(manifest, corpus=vectors.manifest["corpus"], passages=vectors.num_passages)
     changed["vectors"] = vectors.num_vectors
     changed["segments"] = [*manifest["segments"], *(entry["segment"] for entry in entries)]
@@ -164,7 +218,7 @@ def _check_same_start(index: ResidualIndex, vectors: VectorStore) -> None:
     rows = np.linspace(0, index.num_passages - 1, min(64, index.num_passages)).astype(np.int64)
     same = total = 0
     for row in rows.tolist():
-        stored, new = index.centroids_of(row), index.codec.encode(vectors.read(row, row + 1))[0]
+        stored, new = index.centroids_of(row), index.codec.nearest(vectors.read(row, row + 1))
         total += len(new)
         same += (
             len(new) - np.abs(np.bincount(stored, minlength=1 << 16) - np.bincount(new, minlength=1 << 16)).sum() / 2
@@ -177,15 +231,19 @@ def _check_same_start(index: ResidualIndex, vectors: VectorStore) -> None:
         )
 
 
-def question_moment(vectors: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Returns the mean of q q' over the real tokens of questions [B, Q, K] with mask [B, Q]: [K, K] float32."""
-    tokens = np.asarray(vectors, np.float64)[np.asarray(mask, bool)]
-    return (tokens.T @ tokens / len(tokens)).astype(np.float32)
+def question_tokens(vectors: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Returns the vectors of the real tokens of questions [B, Q, K] with mask [B, Q]: [S, K] float32."""
+    return np.asarray(vectors, np.float32)[np.asarray(mask, bool)]
+
+
+def _digest(questions: np.ndarray | None) -> str | None:
+    return None if questions is None else hashlib.sha256(np.asarray(questions, "<f4").tobytes()).hexdigest()
 
 
 def write_segments(
     vectors: VectorStore,
     codec: Codec,
+    questions: np.ndarray | None,
     folder: Path,
     first: int,
     place: int,
@@ -209,7 +267,7 @@ def write_segments(
             path = folder / f"{place + len(entries):05d}.bin"
             entry = _whole_segment(path, start, stop)
             if entry is None:
-                sections, error = _coded(vectors, codec, start, stop, bar)
+                sections, error = _coded(vectors, codec, questions, start, stop, bar)
                 entry = _write_segment(path, sections)
                 entry["segment"] |= {"first": start, "passages": stop - start, "error": error}
                 write_json(path.with_suffix(".json"), entry)
@@ -219,14 +277,16 @@ def write_segments(
     return entries
 
 
-def _coded(vectors: VectorStore, codec: Codec, start: int, stop: int, bar: tqdm) -> tuple[dict[str, np.ndarray], float]:
+def _coded(
+    vectors: VectorStore, codec: Codec, questions: np.ndarray | None, start: int, stop: int, bar: tqdm
+) -> tuple[dict[str, np.ndarray], float]:
     """Codes the passages of one segment; returns its sections, and the mean squared error of a vector."""
     classes, centroids = len(codec.widths), len(codec.centroids)
     counts, rows, pairs, error, total = [], [[] for _ in range(classes)], [], 0.0, 0
     for first in range(start, stop, _BLOCK):
         last = min(first + _BLOCK, stop)
         lengths = np.asarray(vectors.lengths[first:last], np.int64)
-        codes, kinds, coded, missed = codec.encode(vectors.read(first, last))
+        codes, kinds, coded, missed = codec.encode(vectors.read(first, last), lengths, questions)
         owner = np.repeat(np.arange(first - start, last - start), lengths)
         counts.append(np.bincount((owner - (first - start)) * classes + kinds, minlength=len(lengths) * classes))
         for kept, new in zip(rows, coded, strict=True):
@@ -236,8 +296,11 @@ def _coded(vectors: VectorStore, codec: Codec, start: int, stop: int, bar: tqdm)
         bar.update(last - first)
     held = np.concatenate(counts).reshape(-1, classes)
     listed = np.sort(np.concatenate(pairs))  # blocks share no passage, so no pair comes twice
+    starts = np.concatenate([np.zeros((1, classes), np.int64), np.cumsum(held, axis=0)])
+    bases = starts[::SPAN_BLOCK]
     sections = {
-        "spans": np.concatenate([np.zeros((1, classes)), np.cumsum(held, axis=0)]).astype("<u4"),
+        "spans": (starts - np.repeat(bases, SPAN_BLOCK, axis=0)[: len(starts)]).astype("<u2"),
+        "span_bases": bases.astype("<u4"),
         "list_starts": np.searchsorted(listed >> 16, np.arange(centroids + 1)).astype("<u4"),
         "lists": (listed & 0xFFFF).astype("<u2"),
     }

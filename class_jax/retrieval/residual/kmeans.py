@@ -36,7 +36,7 @@ def _nearest(vectors: jax.Array, centroids: jax.Array, halves: jax.Array) -> jax
 
 
 def kmeans(
-    vectors: np.ndarray, centroids: int, *, rounds: int = 8, seed: int = 0, progress: bool | None = None
+    vectors: np.ndarray, centroids: int, *, rounds: int = 12, seed: int = 0, progress: bool | None = None
 ) -> np.ndarray:
     """Returns centroids [C, K] float32 of vectors [T, K] (Lloyd's algorithm, begun at vectors drawn at random).
 

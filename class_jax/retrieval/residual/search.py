@@ -19,9 +19,11 @@ import numpy as np
 from class_jax.retrieval.encode import power_of_two
 from class_jax.retrieval.index import StoredIndex, checked_questions
 from class_jax.retrieval.rescore import Rescorer
-from class_jax.retrieval.residual.codec import Codec, products
+from class_jax.retrieval.residual.codec import Codec
 
 _SMALLEST_CALL = 1024
+SPAN_BLOCK = 32
+"""Passages whose places are counted from one base; see `build`."""
 
 
 class ResidualIndex(StoredIndex):
@@ -70,13 +72,10 @@ class ResidualIndex(StoredIndex):
     def centroids_of(self, row: int) -> np.ndarray:
         """Returns the centroid of each vector of a passage, int64 [P], class by class."""
         place = next(i for i, s in enumerate(self.manifest["segments"]) if row < s["first"] + s["passages"])
-        spans = self._section(place, "spans")
-        starts, stops = spans[row - self.manifest["segments"][place]["first"] :][:2].astype(np.int64)
-        heads = [
-            self._section(place, f"class_{j}")[a:b, :2] for j, (a, b) in enumerate(zip(starts, stops, strict=True))
-        ]
-        codes = np.concatenate(heads).astype(np.int64)
-        return codes[:, 0] | codes[:, 1] << 8
+        starts, stops = self._places(place, np.array([row - self.manifest["segments"][place]["first"]]))
+        spans = enumerate(zip(starts[0], stops[0], strict=True))
+        heads = [self.codec.heads(self._section(place, f"class_{j}")[a:b]) for j, (a, b) in spans]
+        return np.concatenate(heads).astype(np.int64)
 
     def search(self, vectors: np.ndarray, mask: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds about the k best passages of every question; see `class_jax.retrieval.index.Index`.
@@ -103,7 +102,7 @@ class ResidualIndex(StoredIndex):
 
     def _candidates(self, white: np.ndarray, wanted: int) -> np.ndarray:
         """Returns the rows [N] of the passages with the highest estimates for a question [Q, K], ascending."""
-        near = white @ self._middle.T  # [Q, C]
+        near = white @ self.codec.middle.T  # [Q, C]
         probes = min(self.probes, near.shape[1])
         probed = np.argpartition(-near, probes - 1, axis=1)[:, :probes]
         values = np.take_along_axis(near, probed, 1)
@@ -134,16 +133,14 @@ class ResidualIndex(StoredIndex):
         """Returns the rows [N], ascending, and their MaxSim [N] float32 with a question [Q, K]."""
         tokens = power_of_two(len(white))
         padded = np.pad(white, ((0, tokens - len(white)), (0, 0)))
-        near = jnp.asarray(self._middle @ padded.T)
+        near = jnp.asarray(self.codec.middle @ padded.T)
         weights = [tuple(map(jnp.asarray, pair)) for pair in self.codec.weights(padded)]
         best = np.full((len(rows), len(white)), -np.inf, np.float32)
         for i, segment in enumerate(self.manifest["segments"]):
             here = slice(*np.searchsorted(rows, [segment["first"], segment["first"] + segment["passages"]]))
             if here.start == here.stop:
                 continue
-            spans = self._section(i, "spans")
-            local = rows[here] - segment["first"]
-            starts, stops = spans[local].astype(np.int64), spans[local + 1].astype(np.int64)
+            starts, stops = self._places(i, rows[here] - segment["first"])
             for j, pair in enumerate(weights):
                 counts = stops[:, j] - starts[:, j]
                 held = np.flatnonzero(counts)
@@ -164,15 +161,17 @@ class ResidualIndex(StoredIndex):
         size = -(-len(stored) // step) * step
         given = np.zeros((size, stored.shape[1]), np.uint8)
         given[: len(stored)] = stored
-        return np.asarray(products(given, *pair, self.codec.size_table()[j], near))[: len(stored)]
-
-    @functools.cached_property
-    def _middle(self) -> np.ndarray:
-        return self.codec.centroids.astype(np.float32)
+        return np.asarray(self.codec.products(given, j, *pair, near))[: len(stored)]
 
     @functools.cached_property
     def _maps(self) -> dict[int, np.ndarray]:
         return {}
+
+    def _places(self, segment: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the vectors of passages [n] of a segment start and stop within each class, [n, J] int64 each."""
+        spans, bases = self._section(segment, "spans"), self._section(segment, "span_bases")
+        starts, stops = (bases[at // SPAN_BLOCK].astype(np.int64) + spans[at] for at in (rows, rows + 1))
+        return starts, stops
 
     def _section(self, segment: int, name: str) -> np.ndarray:
         """Maps one section of a segment."""
