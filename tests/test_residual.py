@@ -79,13 +79,14 @@ def test_kmeans_finds_clusters():
 
 def test_products_are_those_of_the_decoded_vectors(codec, passages):
     vectors = np.concatenate(passages)
-    codes, classes, rows, error = encoded(codec, passages)
+    codes, classes, rows, listed, error = encoded(codec, passages)
     assert [len(r) for r in rows] == np.bincount(classes, minlength=len(rows)).tolist()
     assert [r.shape[1] for r in rows] == codec.row_bytes
     queries = made_questions()[0][0]
     white = codec.questions(queries)
     near = jnp.asarray(codec.centroids.astype(np.float32) @ white.T)
     squared = 0.0
+    assert listed.all()  # no sample questions: no vector is left out
     for j, (coded, exact) in enumerate(zip(rows, decoded(codec, rows), strict=True)):
         found = codec.products(coded, j, *codec.weights(white)[j], near)
         np.testing.assert_allclose(found, exact @ queries.T, rtol=1e-3, atol=1e-4)
@@ -99,7 +100,7 @@ def test_more_bits_less_error(passages):
     vectors, errors, sizes = np.concatenate(passages), [], []
     for bits in (0, 1, 2, 4, 8):
         made = trained(passages, bits=bits)
-        *_, rows, error = encoded(made, passages)
+        _, _, rows, _, error = encoded(made, passages)
         errors.append(error)
         sizes.append(sum(r.nbytes for r in rows) / len(vectors) - made.header_bytes)
     assert all(b < a / 1.5 for a, b in itertools.pairwise(errors))
@@ -116,7 +117,7 @@ def test_bits_go_where_questions_look(passages):
     errors = []
     for given in (None, tokens):
         made = trained(passages, given, bits=2)
-        _, classes, rows, _ = encoded(made, passages, given)
+        _, classes, rows, _, _ = encoded(made, passages, given)
         order = np.argsort(classes, kind="stable")
         missed = np.concatenate(decoded(made, rows)) - vectors[order]
         errors.append(((missed @ questions[:, 0].T) ** 2).mean())
@@ -144,7 +145,7 @@ def test_bits_go_to_vectors_that_win():
     errors = {}
     for given in (None, questions):
         made = trained(passages, given, bits=2)
-        _, classes, rows, _ = encoded(made, passages, given)
+        _, classes, rows, _, _ = encoded(made, passages, given)
         missed = np.empty((720, K))
         vectors = np.concatenate(passages)
         for j, found in enumerate(decoded(made, rows)):
@@ -152,6 +153,9 @@ def test_bits_go_to_vectors_that_win():
         won = (np.arange(720) % 6) < 3
         errors[given is None] = [((missed[side] @ questions.T) ** 2).mean() for side in (won, ~won)]
     assert errors[False][0] < 0.4 * errors[True][0] and errors[False][1] > errors[True][1]
+    # What never wins is in no list.
+    listed = encoded(trained(passages, questions, bits=2), passages, questions).listed
+    assert not listed[~won].any() and listed[won].mean() > 0.5, (listed[~won].mean(), listed[won].mean())
 
 
 def test_the_bytes_asked_for_are_those_of_the_folder(tmp_path):

@@ -14,7 +14,7 @@ What lies in the folder, beside the manifest:
 | `span_bases` | block of passages | for each class, where its vectors start (uint32) |
 | `spans` | passage | for each class, where its vectors start after the block's (uint16); one row more: where they end |
 | `list_starts` | centroid | where its list starts, and one entry more (uint32) |
-| `lists` | (centroid, passage) | passages with a vector at the centroid, as uint16 within the segment |
+| `lists` | (centroid, passage) | passages with a vector of note at the centroid, as uint16 within the segment |
 | `class_J` | vector | centroid, size and residual bits |
 
 Passages are numbered anew in each segment so that lists take two bytes an entry, and so that a build is resumed and an
@@ -51,7 +51,7 @@ _BLOCK = 2048
 _MANIFEST_BYTES = 2048
 # What a file of arrays takes beside them, about.
 _NPZ_BYTES = 2560
-_CAUTION = 0.995
+_CAUTION = 0.998
 # Vectors that are looked at, at least, for everything but the centroids.
 _FITTED = 50_000
 
@@ -286,13 +286,16 @@ def _coded(
     for first in range(start, stop, _BLOCK):
         last = min(first + _BLOCK, stop)
         lengths = np.asarray(vectors.lengths[first:last], np.int64)
-        codes, kinds, coded, missed = codec.encode(vectors.read(first, last), lengths, questions)
+        coded = codec.encode(vectors.read(first, last), lengths, questions)
         owner = np.repeat(np.arange(first - start, last - start), lengths)
-        counts.append(np.bincount((owner - (first - start)) * classes + kinds, minlength=len(lengths) * classes))
-        for kept, new in zip(rows, coded, strict=True):
+        counts.append(
+            np.bincount((owner - (first - start)) * classes + coded.classes, minlength=len(lengths) * classes)
+        )
+        for kept, new in zip(rows, coded.rows, strict=True):
             kept.append(new)
-        pairs.append(np.unique((codes.astype(np.uint32) << 16) | owner.astype(np.uint32)))
-        error, total = error + missed, total + len(codes)
+        found = (coded.centroids.astype(np.uint32) << 16) | owner.astype(np.uint32)
+        pairs.append(np.unique(found[coded.listed]))
+        error, total = error + coded.error, total + len(found)
         bar.update(last - first)
     held = np.concatenate(counts).reshape(-1, classes)
     listed = np.sort(np.concatenate(pairs))  # blocks share no passage, so no pair comes twice

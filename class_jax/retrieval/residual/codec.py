@@ -26,7 +26,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,24 @@ CLASSES = 16
 _STRETCHES = np.linspace(0.7, 1.4, 15)
 _FITTED = 20_000
 _ARRAYS = ("centroids", "transform", "rotation", "steps", "floor", "edges", "sizes", "widths")
+
+
+class Coded(NamedTuple):
+    """What vectors became.
+
+    Attributes:
+      centroids: of each vector, [T] int32.
+      classes: of each vector, [T] uint8.
+      rows: for each class the rows of its vectors in order, [T_j, row_bytes[j]] uint8.
+      listed: [T] bool; no list needs to lead to the others, which MaxSim hardly ever takes.
+      error: squared error summed over the vectors, in white coordinates.
+    """
+
+    centroids: np.ndarray
+    classes: np.ndarray
+    rows: list[np.ndarray]
+    listed: np.ndarray
+    error: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,7 +134,8 @@ class Codec:
         rest = white - middle[nearest]
         sizes = _sizes(rest)
         floor = np.float32(_NEVER_TAKEN * len(lengths) / len(sample))
-        marks = sizes * np.sqrt(_weights(sample, lengths, questions, floor))
+        matters = _weights(sample, lengths, questions, floor)
+        marks = sizes * np.sqrt(matters)
         directions, share = rest / sizes[:, None], marks**2 / (marks**2).sum()
         values, axes = np.linalg.eigh((directions.T * share) @ directions)
         rotation = np.ascontiguousarray(axes[:, ::-1], np.float32)
@@ -126,7 +145,8 @@ class Codec:
         edges = _edges(marks)
         classes = _classes(edges, marks)
         owner = np.repeat(np.arange(len(lengths)), lengths)
-        entries = len(np.unique(owner * len(middle) + nearest)) / len(sample)
+        listed = _listed(matters, floor, questions)
+        entries = len(np.unique((owner * len(middle) + nearest)[listed])) / len(sample)
         widths = _share_out(marks, classes, errors, share_out(_header_bytes(len(middle)), entries))
         spans = _size_spans(sizes, classes)
         return cls(stored, transform, rotation, steps, np.array(floor), edges, spans, widths)
@@ -150,25 +170,20 @@ class Codec:
         """Returns the centroid of each vector [T, K], int32 [T]."""
         return assign(vectors @ self.transform, self.middle)
 
-    def encode(
-        self, vectors: np.ndarray, lengths: np.ndarray, questions: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], float]:
+    def encode(self, vectors: np.ndarray, lengths: np.ndarray, questions: np.ndarray | None) -> "Coded":
         """Codes the vectors of passages.
 
         Args:
           vectors: [T, K] float32.
           lengths: [M], how many of them each passage has.
           questions: the sample question tokens that the codec was fitted with, or None.
-
-        Returns:
-          centroid of each vector [T] int32, its class [T] uint8, for each class the rows of its vectors in order
-          [T_j, row_bytes[j]] uint8, and the squared error summed over the vectors (in white coordinates).
         """
         white = vectors @ self.transform
         codes = assign(white, self.middle)
         rest = white - self.middle[codes]
         sizes = _sizes(rest)
-        classes = _classes(self.edges, sizes * np.sqrt(_weights(vectors, lengths, questions, self.floor)))
+        matters = _weights(vectors, lengths, questions, self.floor)
+        classes = _classes(self.edges, sizes * np.sqrt(matters))
         low, span = self._size_scale
         most = self._size_table.shape[1] - 1
         marks = np.rint((np.log2(sizes) - low[classes]) / span[classes] * most).clip(0, most).astype(np.uint32)
@@ -185,7 +200,7 @@ class Codec:
             bits = (cells.astype(np.uint8)[:, axis] >> plane) & 1
             header = heads[here].astype("<u4").view(np.uint8).reshape(-1, 4)[:, : self.header_bytes]
             rows.append(np.concatenate([header, np.packbits(bits, axis=1, bitorder="little")], axis=1))
-        return codes, classes, rows, error
+        return Coded(codes, classes, rows, _listed(matters, self.floor, questions), error)
 
     def questions(self, vectors: np.ndarray) -> np.ndarray:
         """Moves question vectors [..., K] to the coordinates of the centroids."""
@@ -292,6 +307,11 @@ def _weights(vectors: np.ndarray, lengths: np.ndarray, questions: np.ndarray | N
     if questions is None:
         return np.full(len(vectors), floor, np.float32)
     return win_rates(vectors, lengths, questions) + floor
+
+
+def _listed(matters: np.ndarray, floor: float, questions: np.ndarray | None) -> np.ndarray:
+    """Vectors [T] that win often enough to find their passage by them."""
+    return np.full(len(matters), True) if questions is None else matters >= 2 * floor
 
 
 @functools.partial(jax.jit, static_argnames=("centroid_bits", "header"))
