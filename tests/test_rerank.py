@@ -7,7 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
-import sentencepiece
+import tiny_mbart
 import tiny_run
 import typer
 from tiny_model import CONFIG, random_params
@@ -33,7 +33,7 @@ class CountingScorer:
     fingerprint, max_source, max_target = "counting", 100, 40
 
     def __init__(self):
-        self.encoded, self.shapes = [], set()
+        self.encoded, self.shapes, self.counted = [], set(), 0
 
     def source(self, passage):
         return [ord(c) for c in passage.text][: self.max_source], len(passage.text) > self.max_source
@@ -47,7 +47,8 @@ class CountingScorer:
         self.encoded += [bytes(row[:n].astype(np.uint8)).decode() for row, n in zip(ids, lengths, strict=True)]
         return [set(row[:n].tolist()) for row, n in zip(ids, lengths, strict=True)]
 
-    def log_probabilities(self, memory, rows, inputs, labels):
+    def log_probabilities(self, memory, rows, inputs, labels, counted):
+        self.counted += int(counted.sum())
         assert (inputs[:, 0] == 2).all() and (inputs[:, 1:] == labels[:, :-1]).all()
         self.shapes.add(labels.shape)
         return np.array([[-1.0 if t in memory[r] else -9.0 for t in row] for r, row in zip(rows, labels, strict=True)])
@@ -74,8 +75,10 @@ def test_a_passage_is_encoded_once_for_all_its_questions():
     wanted = [shared(questions[q][0], passages[m].text) for m, q in pairs]
     np.testing.assert_allclose(found.scores, wanted, rtol=1e-6)  # float32 means; the tag is not counted
     assert found.encoded == 3 and set(scorer.encoded) == {"abc", "xyz", "abd"} and sum(reported) == len(pairs)
-    # Three short ones don't fill a batch of four: they move up to the long ones, and one shape is compiled.
-    assert scorer.shapes == {(4, 24)}
+    # Three short ones don't fill a batch: they move up to the long ones, and one shape is compiled.
+    assert scorer.shapes == {(8, 24)}
+    # Neither tags, nor padding, nor what fills the batch is given logits.
+    assert scorer.counted == sum(len(questions[q][0]) for _, q in pairs)
     assert score_pairs(scorer, [], [], []) == Scored(pytest.approx([]), 0, 0, 0)
 
 
@@ -254,13 +257,7 @@ def test_bad_lists(tmp_path):
 def pieces(tmp_path_factory):
     """A SentencePiece model of as many pieces as the tiny mBART of the fixtures has, in mBART's own order of ids."""
     file = tmp_path_factory.mktemp("pieces") / "sentencepiece.bpe.model"
-    rng = np.random.default_rng(0)
-    words = ["".join(rng.choice(list("abdefghijklmnoprstuvy"), 5)) for _ in range(900)]
-    texts = [f"{p.title} {p.text}" for p in tiny_run.passages()] + words
-    with open(file, "wb") as f:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts), model_writer=f, vocab_size=270, unk_id=0, bos_id=1, eos_id=2, minloglevel=2
-        )
+    tiny_mbart.write_pieces(file)
     return file
 
 
@@ -322,6 +319,17 @@ def test_the_languages_are_told(mbart_scorer):
     assert plain.source(passage)[0][0] != tag("en") and plain.fingerprint != mbart_scorer.fingerprint
     with pytest.raises(InputError, match="no tag for the language None"):
         mbart_scorer.source(passage._replace(language=None))
+
+
+def test_no_batch_is_padded_past_the_models_positions(pieces):
+    """40 positions lie between two buckets: what is padded to the larger one would have none."""
+    vocabulary = mbart_vocabulary.MBartVocabulary(pieces, tiny_mbart.CONFIG.vocab_size)
+    scorer = scorers.MBartScorer(tiny_mbart.CONFIG, tiny_mbart.random_params(), vocabulary)
+    passages = [Source("1", "", "town " * 40, "en"), Source("2", "", "town", "en")]
+    found = score_pairs(scorer, passages, [("soup " * 40, "fi"), ("soup", "fi")], [(0, 0), (1, 1)])
+    assert np.isfinite(found.scores).all() and (found.cut_passages, found.cut_questions) == (1, 1)
+    alone = score_pairs(scorer, passages[1:], [("soup", "fi")], [(0, 0)])
+    assert alone.scores[0] == pytest.approx(found.scores[1], abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -425,3 +433,38 @@ def test_what_the_command_refuses(folder, tmp_path):
     (tmp_path / "odd.json").write_text("{}")
     assert "is not an object of weight" in problem(*passages, "--settings", tmp_path / "odd.json")
     assert not (tmp_path / "o").exists()
+
+
+def test_the_command_goes_on_where_asked_to(folder, tmp_path):
+    """What may be wrong with a file of lists: one line each, and with --skip-bad the rest is re-ranked."""
+    good = [
+        {"id": str(i), "title": p.title, "text": p.text, "score": 9 - i} for i, p in enumerate(tiny_run.passages()[:3])
+    ]
+    asked = {"question": "joki", "lang": "fi"}
+    lists = [
+        asked | {"q_id": "good", "ctxs": good},
+        asked | {"q_id": "language", "lang": "xx", "ctxs": good},
+        asked | {"q_id": "empty", "ctxs": [good[0], good[1] | {"text": "  "}]},
+        asked | {"q_id": "twice", "ctxs": [good[0], good[0], good[1]]},
+        asked | {"q_id": "good", "ctxs": good},
+        asked | {"q_id": "none"},
+    ]
+    (tmp_path / "in.json").write_text(json.dumps(lists))
+    app = typer.Typer()
+    app.command()(command.rerank)
+    given = [tmp_path / "in.json", "--model", folder / "model", "--out", tmp_path / "out.json"]
+    stopped = CliRunner().invoke(app, [str(x) for x in given])
+    assert isinstance(stopped.exception, InputError) and "\n" not in str(stopped.exception)
+    assert "language: unknown language 'xx'; known: ar, bn" in str(stopped.exception)
+    assert not (tmp_path / "out.json").exists()
+    found = CliRunner().invoke(app, [str(x) for x in (*given, "--skip-bad")])
+    assert found.exit_code == 0, found.exception
+    assert "5 problems" in found.output
+    written = {one["q_id"]: [c["id"] for c in one["ctxs"]] for one in json.loads((tmp_path / "out.json").read_text())}
+    assert written.keys() == {"good", "language", "empty", "twice", "none"}
+    assert written["empty"] == ["0", "1"] and sorted(written["twice"]) == ["0", "1"] and written["none"] == []
+
+
+def test_another_models_vocabulary_is_refused(golden, folder):
+    with pytest.raises(InputError, match="want a model of 407 or 434 embeddings, not 324: it is another model's"):
+        scorers.load_scorer(golden / "mbart" / "hf_checkpoint", vocabulary=folder / "vocabulary.model")

@@ -4,7 +4,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,8 +114,6 @@ def answer_file(
       InputError: for a bad question file, a log of another model, corpus or setting, a disk that refuses a write; and
         see `CLASS.answer`.
     """
-    from tqdm import tqdm
-
     from class_jax.questions import read_xor
 
     asked = list(read_xor(questions))
@@ -130,15 +128,38 @@ def answer_file(
         "max_answer_tokens": max_answer_tokens,
         "language": language,
     }
-    log = AnswerLog(log_path(out), made_with)
-    left = [q for q in asked if log.answered.get(q.id, ("", ""))[0] != _digest(q)]
     settings = {"beams": beams, "max_answer_tokens": max_answer_tokens, "batch": batch}
-    done = len(asked) - len(left)
-    with log, tqdm(total=len(asked), initial=done, unit="question", desc="answer", disable=None) as bar:
-        for question, given in _answers(model, corpus, left, passages, language, settings):
+    return answer_logged(
+        asked, out, made_with, lambda left: _answers(model, corpus, left, passages, language, settings)
+    )
+
+
+def answer_logged(
+    questions: "list[Question]",
+    out: Path,
+    made_with: dict[str, Any],
+    answering: "Callable[[list[Question]], Iterable[tuple[Question, Answer]]]",
+    log_file: Path | None = None,
+) -> int:
+    """Answers questions that the log of `out` has no answer of, then writes all predictions; returns how many.
+
+    Args:
+      questions: all of them.
+      out: predictions to write.
+      made_with: what decides the answers; a log made with something else is refused.
+      answering: yields questions with their answers, in any order, of those it is given.
+      log_file: where the log is; `log_path(out)` if None.
+    """
+    from tqdm import tqdm
+
+    log = AnswerLog(log_file or log_path(out), made_with)
+    left = [q for q in questions if log.answered.get(q.id, ("", ""))[0] != _digest(q)]
+    done = len(questions) - len(left)
+    with log, tqdm(total=len(questions), initial=done, unit="question", desc="answer", disable=None) as bar:
+        for question, given in answering(left):
             log.write(question, given)
             bar.update()
-    predictions = {q.id: log.answered[q.id][1] for q in asked}
+    predictions = {q.id: log.answered[q.id][1] for q in questions}
     with replacing(out) as f:
         json.dump(predictions, f, ensure_ascii=False, indent=0)
         f.write("\n")

@@ -49,36 +49,85 @@ def evaluate(
 ) -> None:
     """Scores a run, by language and macro, with confidence intervals; breaks the scores down by kind of question."""
     _check(task, form, predictions, run, model, store, relevant)
-    from class_jax.evaluation.breakdown import breakdown_table
-    from class_jax.evaluation.reports import make_report, report_table, write_report
-    from class_jax.evaluation.runs import read_relevant
-
+    settings = {"tokens": _numbers(tokens, "tokens"), "depths": _numbers(depths, "depths"), "tokeniser": tokeniser}
+    settings |= {"english_spans": english_spans, "answers_in": answers_in}
     asked, everyone, parallel, types = _questions(task, questions, languages)
     if model is not None:
         given, ranked, searched = _ask(task, model, store, index, asked, passages)
     else:
         given, ranked, searched = *_read(task, predictions, run, corpus, asked, everyone), None
-    settings = {"tokens": _numbers(tokens, "tokens"), "depths": _numbers(depths, "depths"), "tokeniser": tokeniser}
-    settings |= {"english_spans": english_spans, "answers_in": answers_in}
+    from class_jax.evaluation.runs import read_relevant
+
     right = {} if relevant is None else read_relevant(relevant, everyone)
     parts = _score(task, asked, given, ranked, right, parallel, settings)
     breakdowns = _break_down(asked, parts, ranked, english, types, seen, tokeniser)
     inputs = {"questions": questions, "predictions": predictions, "run": run, "model": model, "relevant": relevant}
-    report = make_report(
-        task,
-        name or (predictions or run or Path(model)).stem,
-        asked,
-        parts,
-        corpus=corpus_name or searched,
-        inputs={key: str(value) for key, value in inputs.items() if value is not None},
-        breakdowns=breakdowns,
-        samples=samples,
-    )
+    known = name or (predictions or run or Path(model)).stem
+    report = _report(task, known, asked, parts, corpus_name or searched, inputs, breakdowns, samples)
     if out is not None:
+        from class_jax.evaluation.reports import write_report
+
         write_report(out, report)
-    tables = [report_table(report, part) for part in parts]
-    tables += [breakdown_table(title, found) for title, found in breakdowns.items()]
-    show(tables, form)
+    show(report_tables(report), form)
+
+
+def evaluate_files(
+    task: str,
+    questions: Path,
+    name: str,
+    *,
+    predictions: Path | None = None,
+    run: Path | None = None,
+    relevant: Path | None = None,
+    samples: int = 10_000,
+) -> dict[str, Any]:
+    """Scores predictions and ranked passages as `class-jax evaluate` does with its defaults.
+
+    Args:
+      task: one of `TASKS`.
+      questions, predictions, run, relevant: files; see the command.
+      name: of the run, for tables.
+      samples: of the bootstrap.
+
+    Returns:
+      The report; see `class_jax.evaluation.reports.make_report`.
+    """
+    _check(task, "table", predictions, run, None, None, relevant)
+    from class_jax.evaluation.runs import read_relevant
+
+    asked, everyone, parallel, types = _questions(task, questions, None)
+    given, ranked = _read(task, predictions, run, None, asked, everyone)
+    settings = {"tokens": [2000, 5000], "depths": [], "tokeniser": "auto", "english_spans": False, "answers_in": "en"}
+    right = {} if relevant is None else read_relevant(relevant, everyone)
+    parts = _score(task, asked, given, ranked, right, parallel, settings)
+    breakdowns = _break_down(asked, parts, ranked, None, types, None, "auto")
+    inputs = {"questions": questions, "predictions": predictions, "run": run, "relevant": relevant}
+    return _report(task, name, asked, parts, None, inputs, breakdowns, samples)
+
+
+def _report(
+    task: str,
+    name: str,
+    questions: "list[Question]",
+    parts: "dict[str, Scores]",
+    corpus: str | None,
+    inputs: Mapping[str, Any],
+    breakdowns: dict[str, dict[str, Any]],
+    samples: int,
+) -> dict[str, Any]:
+    from class_jax.evaluation.reports import make_report
+
+    files = {key: str(value) for key, value in inputs.items() if value is not None}
+    return make_report(
+        task, name, questions, parts, corpus=corpus, inputs=files, breakdowns=breakdowns, samples=samples
+    )
+
+
+def report_tables(report: Mapping[str, Any]) -> "list[Table]":
+    """All tables of a report: its parts, then its breakdowns with the published rows of Tables 7 to 9."""
+    from class_jax.evaluation.reports import breakdown_tables, report_table
+
+    return [*(report_table(report, part) for part in report["parts"]), *breakdown_tables(report)]
 
 
 def show(tables: "Sequence[Table]", form: str, out: Path | None = None) -> None:

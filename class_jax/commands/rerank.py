@@ -11,7 +11,7 @@ from class_jax.errors import InputError
 
 if TYPE_CHECKING:
     from class_jax.questions import Question
-    from class_jax.reranking.ranked import RankedList
+    from class_jax.reranking.ranked import OnBad, RankedList
     from class_jax.reranking.rerank import Settings
     from class_jax.reranking.score import Scorer
 
@@ -58,7 +58,17 @@ def rerank(
 
     bad: list[InputError] = []
     form = files.detect_format(ranked) if format == "auto" else format
-    lists = _read(ranked, form, questions, passages, language, passage_language, passage_languages, bad, skip_bad)
+    lists = read_lists(
+        ranked,
+        form,
+        questions=questions,
+        passages=passages,
+        language=language,
+        passage_language=passage_language,
+        passage_languages=passage_languages,
+        bad=bad,
+        skip_bad=skip_bad,
+    )
     right = ranks.relevant(lists, None if gold is None else read_relevant(gold))
     judged = any(ids is not None for ids in right)
     if tune is not None and not judged:
@@ -73,8 +83,8 @@ def rerank(
         dtype=dtype,
         max_passage_tokens=max_passage_tokens,
     )
-    chosen = _settings(settings, weight, loaded)
-    scores = ranks.score_lists(loaded, lists, log_path(out), top=top, on_bad=_on_bad(bad, skip_bad))
+    chosen = chosen_settings(settings, weight, loaded)
+    scores = ranks.score_lists(loaded, lists, log_path(out), top=top, on_bad=on_bad(bad, skip_bad))
     if tune is not None:
         chosen = ranks.tune(lists, scores, right, metric, loaded.fingerprint)
         chosen.write(tune)
@@ -106,27 +116,35 @@ def _check_metric(metric: str) -> None:
         raise InputError(f"unknown metric {metric!r}", key="metric", remedy=nearest(metric, METRICS))
 
 
-def _on_bad(bad: list[InputError], skip: bool):
-    def on_bad(error: InputError) -> None:
+def on_bad(bad: list[InputError], skip: bool) -> "OnBad":
+    """What to do with a bad question: end, or warn, note it in `bad` and go on."""
+
+    def met(error: InputError) -> None:
         if not skip:
             raise error
         _log.warning("%s", error)
         bad.append(error)
 
-    return on_bad
+    return met
 
 
-def _read(
+def read_lists(
     ranked: Path,
     form: str,
-    questions: Path | None,
-    passages: Path | None,
-    language: str | None,
-    passage_language: str | None,
-    passage_languages: Path | None,
+    *,
     bad: list[InputError],
     skip_bad: bool,
+    questions: Path | None = None,
+    passages: Path | None = None,
+    language: str | None = None,
+    passage_language: str | None = None,
+    passage_languages: Path | None = None,
 ) -> "list[RankedList]":
+    """Reads ranked lists with the files that their format needs; arguments as the command's options.
+
+    Raises:
+      InputError: see `class_jax.reranking.ranked.read_ranked`.
+    """
     from class_jax.corpus.inputs import language_code
     from class_jax.questions import read_xor
     from class_jax.reranking import ranked as files
@@ -141,11 +159,16 @@ def _read(
         language=None if language is None else language_code(language),
         passage_language=None if passage_language is None else language_code(passage_language),
         passage_languages=None if passage_languages is None else files.read_passage_languages(passage_languages),
-        on_bad=_on_bad(bad, skip_bad),
+        on_bad=on_bad(bad, skip_bad),
     )
 
 
-def _settings(file: Path | None, weight: float | None, scorer: "Scorer") -> "Settings":
+def chosen_settings(file: Path | None, weight: float | None, scorer: "Scorer") -> "Settings":
+    """The settings of a file that `--tune` wrote, or a weight for all languages.
+
+    Raises:
+      InputError: if the file was chosen for another scorer.
+    """
     from class_jax.reranking.rerank import Settings
 
     if file is None:

@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
@@ -10,6 +11,7 @@ import sentencepiece
 from class_jax.checkpoints.mbart_files import VOCABULARY_FILE
 from class_jax.errors import InputError
 
+_EOS_ID = 2
 _UNK_ID = 3
 # The model's own three special pieces give way to four of fairseq: <s> <pad> </s> <unk>.
 _SHIFT = 1
@@ -69,6 +71,16 @@ class MBartVocabulary:
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of `text`, without tag and end of sequence."""
         return [id + _SHIFT if id else _UNK_ID for id in self._processor.encode(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of token ids up to the end of sequence that follows it, without special tokens and tags."""
+        pieces: list[int] = []
+        for id in map(int, ids):
+            if id == _EOS_ID and pieces:
+                break
+            if _UNK_ID < id < self._processor.get_piece_size() + _SHIFT:
+                pieces.append(id - _SHIFT)
+        return self._processor.decode(pieces)
 
     @property
     def languages(self) -> list[str]:

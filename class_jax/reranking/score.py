@@ -9,7 +9,6 @@ tokens, A question tokens, D model, V vocabulary, L decoder layers, H heads, K h
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 
 from class_jax.errors import InputError
@@ -17,7 +16,7 @@ from class_jax.retrieval.encode import length_batches, power_of_two
 
 SOURCE_BUCKETS = (32, 64, 96, 128, 160, 192, 256, 384, 512)
 TARGET_BUCKETS = (16, 24, 32, 48, 64)
-_BATCH = 32
+_BATCH = 16
 
 
 class Source(NamedTuple):
@@ -72,8 +71,14 @@ class Scorer(Protocol):
         """Passages [M, P] of [M] tokens -> what the decoder attends to, on the device."""
         ...
 
-    def log_probabilities(self, memory: Any, rows: np.ndarray, inputs: np.ndarray, labels: np.ndarray) -> jax.Array:
-        """Log-probabilities [R, A] of labels [R, A], given inputs [R, A] and passage `rows[r]` of the memory."""
+    def log_probabilities(
+        self, memory: Any, rows: np.ndarray, inputs: np.ndarray, labels: np.ndarray, counted: np.ndarray
+    ) -> np.ndarray:
+        """Log-probabilities [R, A] of labels [R, A], given inputs [R, A] and passage `rows[r]` of the memory.
+
+        Only those where `counted` [R, A] is True are wanted: a vocabulary's logits for each of the others would take a
+        good part of the time.
+        """
         ...
 
 
@@ -124,15 +129,18 @@ def score_pairs(
     row_of_pair, question_of_pair = unique[pairs[:, 0]], pairs[:, 1]
     target_lengths = np.array([len(target.labels) for target, _ in targets])
     scores = np.zeros(len(pairs), np.float32)
-    for members in _chunks([len(ids) for ids, _ in sources], row_of_pair, target_lengths[question_of_pair], batch):
+    source_buckets = buckets_within(SOURCE_BUCKETS, scorer.max_source)
+    target_buckets = buckets_within(TARGET_BUCKETS, scorer.max_target)
+    lengths = np.array([len(ids) for ids, _ in sources])
+    for members in _chunks(lengths, row_of_pair, target_lengths[question_of_pair], batch, source_buckets):
         memory = scorer.encode(*_padded([sources[m][0] for m in members.rows], members.width, members.size))
         place = np.full(len(sources), -1)
         place[members.rows] = np.arange(len(members.rows))
         mine = np.flatnonzero(place[row_of_pair] >= 0)
-        for some, width in length_batches(target_lengths[question_of_pair[mine]], members.size, TARGET_BUCKETS):
+        for some, width in length_batches(target_lengths[question_of_pair[mine]], batch, target_buckets):
             here = mine[some]
             chosen = [targets[q][0] for q in question_of_pair[here]]
-            scores[here] = _means(scorer, memory, place[row_of_pair[here]], chosen, width, members.size)
+            scores[here] = _means(scorer, memory, place[row_of_pair[here]], chosen, width, _size(len(here), batch))
             on_scored(len(here))
     return Scored(scores, sum(cut for _, cut in sources), sum(cut for _, cut in targets), len(sources))
 
@@ -145,16 +153,27 @@ class _Chunk(NamedTuple):
     size: int
 
 
-def _chunks(lengths: list[int], row_of_pair: np.ndarray, target_lengths: np.ndarray, batch: int) -> list[_Chunk]:
+def buckets_within(buckets: Sequence[int], limit: int) -> tuple[int, ...]:
+    """Padded lengths none of which passes a limit, the model's positions say."""
+    return tuple(sorted({min(size, limit) for size in buckets}))
+
+
+def _chunks(
+    lengths: np.ndarray, row_of_pair: np.ndarray, target_lengths: np.ndarray, batch: int, buckets: Sequence[int]
+) -> list[_Chunk]:
     """Batches of passages of like length; among those, passages of like questions come together."""
-    lengths = np.array(lengths)
     longest_target = np.zeros(len(lengths), np.int64)
     np.maximum.at(longest_target, row_of_pair, target_lengths)
     order = np.argsort(longest_target, kind="stable")
     # Passages that no pair names need no encoding.
     order = order[longest_target[order] > 0]
-    size = min(batch, power_of_two(len(order)))
-    return [_Chunk(order[some], width, size) for some, width in length_batches(lengths[order], size, SOURCE_BUCKETS)]
+    batches = length_batches(lengths[order], batch, buckets)
+    return [_Chunk(order[some], width, _size(len(some), batch)) for some, width in batches]
+
+
+def _size(count: int, batch: int) -> int:
+    """What a batch of `count` is filled up to: three sizes in all, each of which is compiled."""
+    return min(batch, max(power_of_two(count), batch // 4))
 
 
 def _means(scorer: Scorer, memory: Any, rows: np.ndarray, targets: list[Target], width: int, size: int) -> np.ndarray:
@@ -163,11 +182,11 @@ def _means(scorer: Scorer, memory: Any, rows: np.ndarray, targets: list[Target],
     starts = np.array([target.start for target in targets] + [targets[0].start] * (size - len(targets)), np.int32)
     inputs = np.concatenate([starts[:, None], labels[:, :-1]], axis=1)
     rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))]).astype(np.int32)
-    found = np.asarray(scorer.log_probabilities(memory, rows, inputs, labels))[: len(targets)]
     at = np.arange(width)
-    skips = np.array([target.skip for target in targets])
-    counted = (at >= skips[:, None]) & (at < lengths[: len(targets), None])
-    return np.where(counted, found, 0).sum(axis=1) / counted.sum(axis=1)
+    skips = np.array([target.skip for target in targets] + [width] * (size - len(targets)))
+    counted = (at >= skips[:, None]) & (at < lengths[:, None])
+    found = np.where(counted, scorer.log_probabilities(memory, rows, inputs, labels, counted), 0)
+    return (found.sum(axis=1)[: len(targets)] / counted.sum(axis=1)[: len(targets)]).astype(np.float32)
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ Shapes by the legend in `class_jax.reranking.score`.
 
 import functools
 import hashlib
+import math
 import os
 import string
 from collections.abc import Callable
@@ -33,6 +34,8 @@ MAX_PASSAGE_TOKENS = 512
 MAX_QUESTION_TOKENS = 64
 # Logits that are held at once: a question's, over 250,000 pieces, take 20 MB.
 _LOGITS_BYTES = 256 * 2**20
+_ROWS_CPU = 4
+_TOKENS = 64
 
 
 def load_scorer(
@@ -140,7 +143,8 @@ class MBartScorer:
         self.tags, self.template = tags, template
         self.max_source = min(max_passage_tokens, config.max_positions)
         self.max_target = min(MAX_QUESTION_TOKENS, config.max_positions)
-        self._encode, self._decode = _mbart_functions(config)
+        self._functions = _mbart_functions(config)
+        self._encode, self._decode, self._log_probabilities, self._generate = self._functions
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -174,10 +178,29 @@ class MBartScorer:
         return self._encode(self.params, ids, lengths)
 
     def log_probabilities(
-        self, memory: mbart.CrossMemory, rows: np.ndarray, inputs: np.ndarray, labels: np.ndarray
-    ) -> jax.Array:
+        self,
+        memory: mbart.CrossMemory,
+        rows: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        counted: np.ndarray,
+    ) -> np.ndarray:
         """See `Scorer`."""
-        return self._decode(self.params, memory, rows, inputs, labels)
+        states = self._decode(self.params, memory, rows, inputs)
+        return _where(counted, states, labels, functools.partial(self._log_probabilities, self.params))
+
+    def generate(self, memory: mbart.CrossMemory, language: str | None, max_tokens: int) -> list[str]:
+        """The likeliest question, greedily, from each encoded passage [M]; in `language` where languages are told."""
+        tag = np.int32(self.vocabulary.tag(language)) if self.tags else None
+        return [self.vocabulary.decode(ids) for ids in np.asarray(self._generate(self.params, memory, tag, max_tokens))]
+
+    def forward(self) -> Callable[..., jax.Array]:
+        """What `class_jax.reranking.adapt` trains: (params, ids, lengths, rows, inputs, labels) -> as `Scorer`'s."""
+        return _forward(*self._functions[:3])
+
+    def with_params(self, params: class_model.Params) -> "MBartScorer":
+        """A scorer that differs in its parameters alone."""
+        return MBartScorer(self.config, params, self.vocabulary, self.tags, self.template, self.max_source)
 
 
 class T5Scorer:
@@ -196,7 +219,8 @@ class T5Scorer:
     def __init__(self, model: "CLASS", template: str = CLASS_TEMPLATE, max_passage_tokens: int = MAX_PASSAGE_TOKENS):
         self.model, self.template = model, template
         self.max_source, self.max_target = max_passage_tokens, MAX_QUESTION_TOKENS
-        self._encode, self._decode = _t5_functions(model.config)
+        self._functions = _t5_functions(model.config)
+        self._encode, self._decode, self._log_probabilities, self._generate = self._functions
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -218,10 +242,39 @@ class T5Scorer:
         return self._encode(self.model.params, ids, lengths)
 
     def log_probabilities(
-        self, memory: generation.CrossMemory, rows: np.ndarray, inputs: np.ndarray, labels: np.ndarray
-    ) -> jax.Array:
+        self,
+        memory: generation.CrossMemory,
+        rows: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        counted: np.ndarray,
+    ) -> np.ndarray:
         """See `Scorer`."""
-        return self._decode(self.model.params, memory, rows, inputs, labels)
+        params = self.model.params
+        states = self._decode(params, memory, rows, inputs)
+        return _where(counted, states, labels, functools.partial(self._log_probabilities, params))
+
+    @property
+    def params(self) -> class_model.Params:
+        """The model's."""
+        return self.model.params
+
+    def generate(self, memory: generation.CrossMemory, language: str | None, max_tokens: int) -> list[str]:
+        """The likeliest question, greedily, from each encoded passage [M]; the model can't be told a language."""
+        found = jax.device_get(self._generate(self.model.params, memory, max_tokens))
+        decode = self.model.vocabulary.decode
+        return [decode(ids[:length]) for ids, length in zip(found.ids, found.lengths, strict=True)]
+
+    def forward(self) -> Callable[..., jax.Array]:
+        """See `MBartScorer.forward`."""
+        return _forward(*self._functions[:3])
+
+    def with_params(self, params: class_model.Params) -> "T5Scorer":
+        """A scorer that differs in its parameters alone."""
+        from class_jax.api import CLASS
+
+        changed = CLASS(self.model.config, params, self.model.vocabulary)
+        return T5Scorer(changed, self.template, self.max_source)
 
     def _ended(self, text: str, room: int) -> tuple[list[int], bool]:
         vocabulary = self.model.vocabulary
@@ -230,43 +283,93 @@ class T5Scorer:
 
 
 @functools.cache
-def _mbart_functions(config: mbart.MBartConfig) -> tuple[Callable, Callable]:
-    """Compiled encoding and scoring; kept, so that two scorers of one shape compile once."""
+def _mbart_functions(config: mbart.MBartConfig) -> tuple[Callable, Callable, Callable, Callable]:
+    """Compiled encoding, decoding, scoring and generation; kept, so that two scorers of one shape compile once."""
     graph = mbart.model_graph(config)
 
     @jax.jit
     def encode(params: Any, ids: jax.Array, lengths: jax.Array) -> mbart.CrossMemory:
         model = class_model.merge(graph, params)
-        return model.project(model.encode(ids, lengths), lengths)
+        at_once = math.gcd(len(ids), _rows_at_once(len(ids)))
+        chunks = jax.tree.map(lambda x: x.reshape(-1, at_once, *x.shape[1:]), (ids, lengths))
+        states = jax.lax.map(lambda chunk: model.encode(*chunk), chunks)
+        return model.project(states.reshape(*ids.shape, -1), lengths)
 
     @jax.jit
-    def decode(params: Any, memory: Any, rows: jax.Array, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        model = class_model.merge(graph, params)
-        return token_log_probabilities(model.logits, model.decode(memory, inputs, rows), labels, config.vocab_size)
+    def decode(params: Any, memory: Any, rows: jax.Array, inputs: jax.Array) -> jax.Array:
+        return class_model.merge(graph, params).decode(memory, inputs, rows)
 
-    return encode, decode
+    @jax.jit
+    def log_probabilities(params: Any, states: jax.Array, labels: jax.Array) -> jax.Array:
+        return token_log_probabilities(class_model.merge(graph, params).logits, states, labels, config.vocab_size)
+
+    @functools.partial(jax.jit, static_argnums=3)
+    def generate(params: Any, memory: Any, tag: jax.Array | None, max_tokens: int) -> jax.Array:
+        return mbart.generate(class_model.merge(graph, params), memory, max_tokens, language_id=tag).ids[:, 0]
+
+    return encode, decode, log_probabilities, generate
+
+
+def _rows_at_once(rows: int) -> int:
+    """Passages that go through the encoder together: on a CPU few, so that its caches hold what a layer computes."""
+    return min(rows, _ROWS_CPU) if jax.default_backend() == "cpu" else rows
 
 
 @functools.cache
-def _t5_functions(config: Any) -> tuple[Callable, Callable]:
+def _t5_functions(config: Any) -> tuple[Callable, Callable, Callable, Callable]:
     graph = class_model.model_graph(config)
 
     @jax.jit
     def encode(params: Any, ids: jax.Array, lengths: jax.Array) -> generation.CrossMemory:
         model = class_model.merge(graph, params)
-        alone = jax.tree.map(lambda x: x[:, None], model.encode_passages(ids, lengths))
-        M, D = len(ids), config.d_model
-        nothing = class_model.Encoded(
-            jnp.zeros((M, 0, D), alone.states.dtype), jnp.zeros(M, jnp.int32), jnp.zeros((M, 0))
-        )
-        return generation.project(model, model.read(nothing, alone))
+        return generation.project(model, read_alone(model, ids, lengths))
 
     @jax.jit
-    def decode(params: Any, memory: Any, rows: jax.Array, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        model = class_model.merge(graph, params)
-        return token_log_probabilities(model.logits, _t5_states(model, memory, rows, inputs), labels, config.vocab_size)
+    def decode(params: Any, memory: Any, rows: jax.Array, inputs: jax.Array) -> jax.Array:
+        return _t5_states(class_model.merge(graph, params), memory, rows, inputs)
 
-    return encode, decode
+    @jax.jit
+    def log_probabilities(params: Any, states: jax.Array, labels: jax.Array) -> jax.Array:
+        return token_log_probabilities(class_model.merge(graph, params).logits, states, labels, config.vocab_size)
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def generate(params: Any, memory: Any, max_tokens: int) -> generation.Answers:
+        return generation.decode(class_model.merge(graph, params), memory, max_tokens)
+
+    return encode, decode, log_probabilities, generate
+
+
+def read_alone(model: class_model.CLASS, ids: jax.Array, lengths: jax.Array) -> class_model.Memory:
+    """Passages [M, P] of [M] tokens, read without a question: as a plain mT5's encoder would."""
+    alone = jax.tree.map(lambda x: x[:, None], model.encode_passages(ids, lengths))
+    M, D = len(ids), model.config.d_model
+    nothing = class_model.Encoded(jnp.zeros((M, 0, D), alone.states.dtype), jnp.zeros(M, jnp.int32), jnp.zeros((M, 0)))
+    return model.read(nothing, alone)
+
+
+def _forward(encode: Callable, decode: Callable, log_probabilities: Callable) -> Callable[..., jax.Array]:
+    def forward(
+        params: Any, ids: jax.Array, lengths: jax.Array, rows: jax.Array, inputs: jax.Array, labels: jax.Array
+    ) -> jax.Array:
+        states = decode(params, encode(params, ids, lengths), rows, inputs)
+        found = log_probabilities(params, states.reshape(-1, states.shape[-1]), labels.reshape(-1))
+        return found.reshape(labels.shape)
+
+    return forward
+
+
+def _where(counted: np.ndarray, states: jax.Array, labels: np.ndarray, log_probabilities: Callable) -> np.ndarray:
+    """Log-probabilities [R, A] of labels [R, A] where they count, else 0, after states [R, A, D].
+
+    The states that count are gathered and filled up to a multiple of `_TOKENS`: each number of them is compiled.
+    """
+    at = np.flatnonzero(counted)
+    filled = np.concatenate([at, np.repeat(at[:1], -len(at) % _TOKENS)])
+    chosen = jnp.take(states.reshape(-1, states.shape[-1]), filled, axis=0)
+    values = np.asarray(log_probabilities(chosen, labels.reshape(-1)[filled]))
+    found = np.zeros(labels.shape, np.float32)
+    found.reshape(-1)[at] = values[: len(at)]
+    return found
 
 
 def _t5_states(
@@ -294,14 +397,14 @@ def _t5_states(
 def token_log_probabilities(
     logits: Callable[[jax.Array], jax.Array], states: jax.Array, labels: jax.Array, vocab_size: int
 ) -> jax.Array:
-    """Log-probabilities [R, A] of labels [R, A] after states [R, A, D]; never holds all R * A * V logits.
+    """Log-probabilities [...] of labels [...] after states [..., D]; never holds the logits of all.
 
     Args:
       logits: [..., D] -> [..., V].
       states, labels: as above.
       vocab_size: V.
     """
-    at_once = min(states.shape[0] * states.shape[1], max(1, _LOGITS_BYTES // (4 * vocab_size)))
+    at_once = min(labels.size, max(1, _LOGITS_BYTES // (4 * vocab_size)))
 
     def one(xs: tuple[jax.Array, jax.Array]) -> jax.Array:
         state, label = xs

@@ -1,0 +1,221 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Retrieve, re-rank, read, evaluate: the parts of one run in one folder, each done once.
+
+What the folder holds: `questions.jsonl`, `retrieved.json` and `reranked.json` (`ctxs`), `ranks.*` (both compared by
+language), `predictions.json`, `report.json`, `evaluation.md`, and `steps.json`, by which a second start knows what is
+done. Axes: B questions, N passages of one question.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from class_jax.corpus.passages import Passage, write_passages
+from class_jax.corpus.store import TokenStore, build_store
+from class_jax.errors import InputError
+from class_jax.files import digest_file, read_json, replacing, write_json
+from class_jax.questions import Question
+from class_jax.reranking.ranked import Candidate, RankedList
+from class_jax.retrieval.encode import power_of_two
+
+if TYPE_CHECKING:
+    from class_jax.api import CLASS, Answer, Searcher
+
+_log = logging.getLogger(__name__)
+
+_BLOCK = 64
+_STORE_TOKENS = 200  # what a passage of CLASS has at most
+
+
+class Steps:
+    """What was done in a folder: of each step, what it was made from and the digests of the files that it wrote.
+
+    Args:
+      folder: of the run; made if there is none.
+
+    Raises:
+      InputError: if its record is none of this project's.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self._path = self.folder / "steps.json"
+        self._done: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
+        if not isinstance(self._done, dict):
+            raise InputError("is no record of steps", file=self._path, remedy="give another folder")
+
+    def run(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[str], make: Callable[[], None]) -> bool:
+        """Runs a step unless it was run from the same inputs and its outputs are as it left them.
+
+        Args:
+          name: the step's.
+          inputs: JSON-able: all that its outputs depend on.
+          outputs: names of the files that it always writes.
+          make: writes them.
+
+        Returns:
+          Whether it was run.
+        """
+        given = json.loads(json.dumps(inputs, sort_keys=True))
+        if self._done.get(name) == {"inputs": given, "outputs": self._digests(outputs)}:
+            return False
+        make()
+        self._done[name] = {"inputs": given, "outputs": self._digests(outputs)}
+        write_json(self._path, self._done)
+        return True
+
+    def _digests(self, outputs: Sequence[str]) -> dict[str, str | None]:
+        files = {name: self.folder / name for name in outputs}
+        return {name: digest_file(file) if file.is_file() else None for name, file in files.items()}
+
+
+def state(path: str | os.PathLike | None) -> str | None:
+    """What tells whether an input changed: a file's digest; of a folder, names, sizes and times of all its files.
+
+    A model's folder may be far too large to be read whole before each start.
+
+    Raises:
+      InputError: if there is nothing at the path.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    if path.is_file():
+        return digest_file(path)
+    if not path.is_dir():
+        raise InputError("no such file or folder", file=path, remedy="check the path")
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        status = file.stat()
+        digest.update(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def retrieve(
+    model: "CLASS",
+    corpus: "Searcher",
+    questions: Sequence[Question],
+    passages: int,
+    languages: Mapping[str, str] | None = None,
+    language: str | None = None,
+) -> list[RankedList]:
+    """The first passages of each question, by the model's own retriever.
+
+    Args:
+      model: retrieves.
+      corpus: searched.
+      questions: B questions.
+      passages: N.
+      languages: of passages, by id. language: of those that are not in it.
+    """
+    from tqdm import tqdm
+
+    found: list[RankedList] = []
+    with tqdm(total=len(questions), unit="question", desc="retrieve", disable=None) as bar:
+        for start in range(0, len(questions), _BLOCK):
+            block = questions[start : start + _BLOCK]
+            hits = model.retrieve([q.text for q in block], corpus, passages, [q.language for q in block])
+            for question, rows, scores in zip(block, hits.rows, hits.scores, strict=True):
+                candidates = []
+                for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+                    if row >= 0:
+                        p = corpus.store.passage(row)
+                        code = (languages or {}).get(p.id, language)
+                        candidates.append(Candidate(p.id, p.title, p.text, score, code))
+                found.append(RankedList(question, tuple(candidates)))
+            bar.update(len(block))
+    return found
+
+
+class Reading:
+    """Lists as the reader takes them: their passages in a token store, and for each question the rows to read.
+
+    Args:
+      model: whose vocabulary makes the tokens.
+      lists: B lists; those without passages can't be read.
+      folder: for the store.
+      passages: N, read for a question at most.
+      input_tokens: tokens of a question's passages together at most, or None. The first passage that no longer fits
+        and those after it are left out, but one is always read.
+
+    Attributes:
+      rows: of the store, by question id, [<= N].
+      read_tokens: passage tokens that are read, of all questions.
+
+    Raises:
+      InputError: if no list has a passage.
+    """
+
+    def __init__(
+        self,
+        model: "CLASS",
+        lists: Sequence[RankedList],
+        folder: str | os.PathLike,
+        passages: int,
+        input_tokens: int | None = None,
+    ):
+        self.lists = {ranked.question.id: ranked for ranked in lists if ranked.passages}
+        if not self.lists:
+            raise InputError("no question has a passage to read", key="ctxs")
+        self._model, self._passages = model, passages
+        # Ids of a list need not tell passages of two lists apart.
+        numbers: dict[tuple[str, str], int] = {}
+        for ranked in self.lists.values():
+            for c in ranked.passages[:passages]:
+                numbers.setdefault((c.title, c.text), len(numbers))
+        tsv = Path(folder) / "read.tsv"
+        write_passages(tsv, (Passage(str(n), text, title) for (title, text), n in numbers.items()))
+        self.store: TokenStore = build_store(tsv, model.vocabulary, Path(folder) / "read_store", _STORE_TOKENS)
+        self.rows: dict[str, np.ndarray] = {}
+        self.read_tokens = 0
+        for id, ranked in self.lists.items():
+            wanted = [str(numbers[c.title, c.text]) for c in ranked.passages[:passages]]
+            rows = np.array([self.store.row(name) for name in wanted], np.int64)
+            if input_tokens is not None:
+                fitting = int((np.cumsum(self.store.lengths[rows]) <= input_tokens).sum())
+                rows = rows[: max(1, fitting)]
+            self.rows[id] = rows
+            self.read_tokens += int(self.store.lengths[rows].sum())
+
+    def answers(
+        self, questions: Sequence[Question], *, beams: int = 1, max_answer_tokens: int = 50, batch: int | None = None
+    ) -> "Iterator[tuple[Question, Answer]]":
+        """Yields each question with its answer; passages have the ids and scores of the list that was read."""
+        from class_jax.api import Retrieved
+
+        settings = {"beams": beams, "max_answer_tokens": max_answer_tokens, "batch": batch}
+        for start in range(0, len(questions), _BLOCK):
+            block = questions[start : start + _BLOCK]
+            # Rows are as wide as the most that a question of this block reads: with a budget that is few.
+            width = min(self._passages, power_of_two(max(len(self.rows[q.id]) for q in block)))
+            rows = np.full((len(block), width), -1, np.int64)
+            scores = np.full((len(block), width), -np.inf, np.float32)
+            for b, question in enumerate(block):
+                mine = self.rows[question.id]
+                rows[b, : len(mine)] = mine
+                scores[b, : len(mine)] = [c.score for c in self.lists[question.id].passages[: len(mine)]]
+            texts = [q.text for q in block]
+            found = Retrieved(rows, scores, 0.0, self._model.tokenise(texts, [q.language for q in block]))
+            for i, answer in self._model.read(texts, found, self.store, **settings):
+                own = self.lists[block[i].id].passages
+                named = [dataclasses.replace(p, id=c.id) for p, c in zip(answer.passages, own, strict=False)]
+                yield block[i], dataclasses.replace(answer, passages=named)
+
+
+def write_questions(path: str | os.PathLike, questions: Collection[Question]) -> None:
+    """Writes questions as XOR-TyDi QA JSON lines.
+
+    Raises:
+      InputError: if the disk refuses.
+    """
+    with replacing(path) as f:
+        for q in questions:
+            record = {"id": q.id, "question": q.text, "lang": q.language, "answers": list(q.answers)}
+            f.write(json.dumps(record, ensure_ascii=False) + "\n")
