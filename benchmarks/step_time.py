@@ -1,0 +1,228 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Times training steps: ours on any device, and on a CPU beside the reference's layout in PyTorch.
+
+Each side runs in a process of its own, and they take turns within each repetition, so that whatever else the machine
+does strikes both. The learning rate is 0: the work is the same, and every step's loss can be compared.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ROW = 250  # tokens of the reference's joint rows
+
+
+def random_params(config, seed):
+    """Random parameters that both sides can make alike; made in place, since a vocabulary's arrays are large."""
+    import jax
+
+    from class_jax.models import param_shapes
+
+    rng = np.random.default_rng(seed)
+
+    def leaf(path, like):
+        if "scale" in jax.tree_util.keystr(path):
+            return np.ones(like.shape, np.float32)
+        made = rng.standard_normal(like.shape, np.float32)
+        made *= 0.05
+        return made
+
+    return jax.tree_util.tree_map_with_path(leaf, param_shapes(config))
+
+
+def random_batch(shape, seed):
+    """A batch as the feed makes it: real tokens as `shape` says, padded to its buckets.
+
+    Args:
+      shape: B, N; Q, P, A (tokens), "Q bucket", "P bucket", "A bucket" (padded lengths); objective; vocab_size and
+        teacher_vocab_size.
+      seed: of the tokens.
+    """
+    rng = np.random.default_rng(seed)
+    B, N = shape["B"], shape["N"]
+    stage1 = shape["objective"] == "stage1"
+
+    def side(name, letter, size, *leading):
+        ids = np.zeros((*leading, shape[f"{letter} bucket"]), np.int32)
+        ids[..., : shape[letter]] = rng.integers(10, size - 10, (*leading, shape[letter]))
+        return {f"{name}_ids": ids, f"{name}_lengths": np.full(leading, shape[letter], np.int32)}
+
+    readings, size = (2 * B if stage1 else B), shape["vocab_size"]
+    batch = side("question", "Q", size, readings) | side("passage", "P", size, B, N)
+    if stage1:
+        size = shape["teacher_vocab_size"]
+        batch |= side("teacher_question", "Q", size, B) | side("teacher_passage", "P", size, B, N)
+        answers = side("answer", "A", shape["vocab_size"], B)
+        return batch | {name: np.concatenate([x, x]) for name, x in answers.items()}
+    return batch | side("answer", "A", shape["vocab_size"], B)
+
+
+def jax_side(config, teacher, shape):
+    """Our step, on whatever device JAX has: a function of a seed that returns (seconds, loss)."""
+    import jax
+
+    from class_jax.training.objectives import ObjectiveConfig
+    from class_jax.training.optimiser import OptimiserConfig, make_optimiser
+    from class_jax.training.sharding import MeshConfig, make_mesh, param_shardings
+    from class_jax.training.step import init_state, make_train_step
+
+    mesh = make_mesh(MeshConfig(**shape["mesh"]))
+    optimiser = make_optimiser(OptimiserConfig(total_steps=1000, learning_rate=0.0))
+    taught = shape["objective"] == "stage1"
+    losses = ObjectiveConfig(micro_batches=shape["micro_batches"], score_chunk=shape["score_chunk"])
+    step = make_train_step(config, shape["objective"], losses, optimiser, mesh, teacher=teacher if taught else None)
+    state = init_state(config, optimiser, mesh, params=random_params(config, 1))
+    others = ()
+    if taught:
+        matrices = jax.tree.map(lambda x: x.astype(teacher.dtype), random_params(teacher, 2))
+        others = (jax.device_put(matrices, param_shardings(teacher, mesh)),)
+    kept = {"state": state}
+
+    def run(seed):
+        batch = random_batch(shape, seed)
+        begun = time.perf_counter()
+        kept["state"], metrics = step(kept["state"], batch, *others)
+        loss = float(metrics["loss"])
+        return time.perf_counter() - begun, loss
+
+    return run
+
+
+def torch_side(config, teacher, shape):
+    """The reference's layout; the same function."""
+    import torch_reference
+
+    taught = shape["objective"] == "stage1"
+    others = (teacher, random_params(teacher, 2)) if taught else (None, None)
+    prepare, step = torch_reference.make_step(config, random_params(config, 1), ROW, 0.0, *others)
+
+    def run(seed):
+        tensors = prepare(random_batch(shape, seed))
+        begun = time.perf_counter()
+        loss = step(tensors)
+        return time.perf_counter() - begun, loss
+
+    return run
+
+
+SIDES = {"class_jax": jax_side, "torch": torch_side}
+
+
+def work(side, config, teacher, shape):
+    """A worker: for each seed read from standard input, one line of JSON on standard output."""
+    from class_jax.models import ModelConfig
+
+    run = SIDES[side](ModelConfig(**config), ModelConfig(**teacher), shape)
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(int(line))), flush=True)
+
+
+def measure(config, teacher, shape, sides, repeats, warm_up=2):
+    """Runs the sides in turn; returns for each its (seconds, loss) of every repetition after the warm-up."""
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "step.py"), "--worker"]
+    settings = [dataclasses.asdict(config), dataclasses.asdict(teacher), shape]
+    # As in the Makefile: with large arrays in huge pages XLA's CPU programs take less time. Both sides get it.
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ, "PYTHONPATH": str(REPOSITORY)}
+    found = {side: [] for side in sides}
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for side in sides:
+            given = json.dumps([side, *settings])
+            worker = subprocess.Popen(
+                [*command, given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            )
+            stack.callback(worker.wait)
+            stack.callback(worker.stdin.close)
+            workers.append(worker)
+            _answer(side, worker)
+        for repeat in range(warm_up + repeats):
+            for side, worker in zip(sides, workers, strict=True):
+                worker.stdin.write(f"{repeat}\n")
+                worker.stdin.flush()
+                one = _answer(side, worker)
+                if repeat >= warm_up:  # the first compile
+                    found[side].append(one)
+    return found
+
+
+def _answer(side, worker):
+    line = worker.stdout.readline()
+    if not line:
+        raise SystemExit(f"{side} failed: see above")
+    return json.loads(line)
+
+
+def profile(config, teacher, shape, folder):
+    """Writes a trace of three steps after compilation, for TensorBoard or Perfetto."""
+    import jax
+
+    run = jax_side(config, teacher, shape)
+    run(0)
+    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+        for seed in range(3):
+            run(seed)
+
+
+def summary(config, teacher, shape, found, peak):
+    """What was measured, as one mapping a side: medians, spread, tokens a second, MFU and HFU where the peak is known.
+
+    Args:
+      config, teacher, shape: what ran.
+      found: of `measure`.
+      peak: FLOP/s of all devices together, or None.
+    """
+    from step_count import batch_shapes, count_ours
+
+    from class_jax.training.objectives import ObjectiveConfig
+
+    lengths = {letter: shape[f"{letter} bucket"] for letter in "QPA"}
+    shapes = batch_shapes(shape["objective"], shape["B"], shape["N"], lengths=lengths)
+    losses = ObjectiveConfig(micro_batches=shape["micro_batches"], score_chunk=shape["score_chunk"])
+    flops = count_ours(config, shape["objective"], shapes, losses, teacher)
+    readings = shape["B"] * (2 if shape["objective"] == "stage1" else 1)
+    tokens = readings * (shape["Q"] + shape["A"]) + shape["B"] * shape["N"] * shape["P"]
+    rows = {}
+    for side, runs in found.items():
+        seconds = sorted(one[0] for one in runs)
+        middle = statistics.median(seconds)
+        rows[side] = {
+            "seconds": middle,
+            "fastest": seconds[0],
+            "slowest": seconds[-1],
+            "tokens_per_second": tokens / middle,
+            "runs": seconds,
+            "losses": [one[1] for one in runs],
+        }
+    ours = rows["class_jax"]
+    ours |= {"model_flops": flops.model, "hardware_flops": flops.hardware}
+    if peak is not None:
+        ours |= {"mfu": flops.model / ours["seconds"] / peak, "hfu": flops.hardware / ours["seconds"] / peak}
+    result = {"shape": shape, "sides": rows}
+    if "torch" in rows:
+        other = rows["torch"]
+        result["ratio"] = ours["seconds"] / other["seconds"]
+        pairs = zip(ours["losses"], other["losses"], strict=True)
+        result["loss_difference"] = max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
+    return result
+
+
+def versions():
+    """What it ran on."""
+    import importlib.metadata
+
+    found = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    for name in ("jax", "jaxlib", "flax", "optax", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
