@@ -133,3 +133,12 @@ def test_reports_come_back_as_written(runs):
     report = read_report(runs[0])
     assert report["parts"]["retrieval"]["intervals"]["level"] == 0.95 and report["corpus"] == "wiki"
     assert len(report["parts"]["retrieval"]["by_question"]["ids"]) == len(QUESTIONS)
+
+
+def test_below_rankings_stands_what_re_ranking_was_published_to_change(tmp_path):
+    runs = [write(tmp_path / f"{i}.json", f"run{i}", 0.5, "passages", "R@5") for i in range(2)]
+    *_, changes = tables(*runs)
+    rows = {row["language"]: row for row in changes["rows"]}
+    assert rows["ko"] == {"language": "ko", "change": "better", "metrics": "R@5, R@15", "percent": 4.0}
+    assert rows["fi"]["change"] == "worse" and "arXiv 2501.04153" in changes["notes"][0]
+    assert len(tables(*runs, "--published", "none")) == 2

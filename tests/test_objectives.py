@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from class_jax.errors import InputError
 from class_jax.models import ModelConfig, create, merge, model_graph, split
 from class_jax.training.objectives import OBJECTIVES, ObjectiveConfig, in_micro_batches
 
@@ -194,6 +195,28 @@ def test_scores_may_stand_in_for_the_teachers_attention(params):
     expected, expected_metrics = run("stage1", params, given)
     assert float(metrics["attention"]) == pytest.approx(float(expected_metrics["attention"]), rel=1e-5)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_stage1_may_learn_from_one_sides_questions(params):
+    """The ablations -q^En and -q^L: the two sides' parts make up those of both, though the other side is garbage."""
+    _, both = run("stage1", params, align=False)
+    parts = {}
+    # The pieces of a micro-batch must be those of one side, too.
+    for side, pieces in (("english", 1), ("parallel", 2)):
+        batch = make_batch("stage1")
+        other = slice(B, None) if side == "english" else slice(B)
+        for name in ("question_ids", "answer_ids"):
+            batch[name] = batch[name].at[other].set(1)
+        loss, parts[side] = run("stage1", params, batch, queries=side, micro_batches=pieces)
+        expected = 8 * parts[side]["distillation"] + parts[side]["reader"] + parts[side]["attention"]
+        assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+        assert float(parts[side]["alignment"]) == 0 == float(parts[side]["answer_alignment"])
+    for name, share in (("distillation", 1), ("reader", 0.5), ("attention", 0.5)):
+        english, parallel = (float(parts[side][name]) for side in ("english", "parallel"))
+        assert english != parallel
+        assert float(both[name]) == pytest.approx(share * (english + parallel), rel=1e-5)
+    with pytest.raises(InputError, match="did you mean 'english'"):
+        ObjectiveConfig(queries="englsh")
 
 
 def test_division_by_the_questions_tokens_is_a_setting(params):

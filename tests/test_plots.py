@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 from class_jax.errors import InputError
+from class_jax.evaluation import plots
 from class_jax.evaluation.plots import (
     ANSWER_IN_ENGLISH,
     ANSWER_IN_TARGET,
@@ -53,6 +54,15 @@ def test_characters_without_a_font_are_said_once(tmp_path):
     with pytest.warns(UserWarning, match="Noto") as caught:
         plot_attention([1.0], [NO_ANSWER], tmp_path / "a.png", question=nowhere)
     assert len(caught) == 1 and (tmp_path / "a.png").is_file()
+    assert "draws U+10FFFD, U+10FFFC:" in str(caught[0].message)
+
+
+@pytest.mark.filterwarnings("error")
+def test_scripts_without_a_font_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "_FONTS", ())  # as where none is installed beside Matplotlib's own
+    with pytest.warns(UserWarning, match="draws Hangul, Telugu, Chinese characters: install the Noto fonts"):
+        plot_attention([1.0], [NO_ANSWER], tmp_path / "a.png", question="한국 తె 首都")
+    plot_attention([1.0], [NO_ANSWER], tmp_path / "b.png", question="Ελλάδα Россия مصر Türkiye")  # DejaVu has these
 
 
 def test_bad_input_leaves_no_file(tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from class_jax.errors import InputError
+from class_jax.evaluation.breakdown import EVIDENCE, breakdown_table
 from class_jax.evaluation.mkqa import UNSEEN_LANGUAGES
-from class_jax.evaluation.published import published, published_changes
+from class_jax.evaluation.published import published, published_breakdown, published_changes
 from class_jax.questions import XOR_LANGUAGES
 
 PAPERS = Path(__file__).resolve().parents[2] / "shared" / "papers"
@@ -20,6 +21,12 @@ DISAGREE = {
     (5, "Sentri", "R@2kt"),
     (6, "MT+DPR", "f1"),
     (6, "MT+Mono", "f1"),
+}
+
+BREAKDOWNS = {
+    7: "answers: cross-lingual questions",
+    8: "evidence found",
+    9: "answers: evidence in 10k tokens",
 }
 
 
@@ -47,6 +54,23 @@ def test_all_tables_are_whole():
         rows = published(task, [table])
         assert len(rows) == count and len({row.label for row in rows}) == count
     assert len(published()) == sum(counts.values())
+    parts = {table: len(published("xor-full", [table])) for table in (7, 8, 9)}
+    assert parts == {7: 3, 8: 3, 9: 4}
+    assert {row.breakdown for row in published(tables=[7, 8, 9])} == set(BREAKDOWNS.values())
+
+
+def test_rows_about_some_questions_stand_beside_their_breakdown_alone():
+    for table, title in BREAKDOWNS.items():
+        assert {row.table for row in published_breakdown(title)} == {table}
+    assert published_breakdown("answers: answer types") == []
+    found = {EVIDENCE[0]: {"count": 2, "share": 1.0, "mean": {"f1": 0.5}}}
+    table = breakdown_table("evidence", found, published=published_breakdown(BREAKDOWNS[9]))
+    assert [row[0] for row in table.rows[1:]] == [
+        f"CLASS: {group}, Table 9" for group in ("English and target", "English only", "target only", "neither")
+    ]
+    assert [row[-1] for row in table.rows] == pytest.approx([0.5, 0.41, 0.135, 0.377, 0.101])
+    assert {row.group for row in published_breakdown(BREAKDOWNS[9])} == set(EVIDENCE)
+    assert "Table 9" in table.notes[-1]
 
 
 def test_languages_are_those_of_the_task():
@@ -84,6 +108,19 @@ def test_numbers_stand_in_the_paper(paper):
                     row.label
                 )
     assert found == 16 * 2 + 1 + 4 + 11 + 7
+    # Table 8 sets its three parts side by side, Table 9 writes the names of its metrics.
+    names = {"CLASS": "CLASS", "CLASS - MLQA-PT": "CLASS w/o MLQA-PT", "CLASS - Pre-train": "CLASS w/o Pre-train"}
+    for row in published(tables=[7]):
+        assert (names[row.row], *(f"{100 * v['macro']:.1f}" for v in row.values.values())) in lines
+    for row in published(tables=[8]):
+        printed = []
+        for kind in ("either", "English", "target"):
+            values = [row.values[f"R@{n}kt {kind}"]["macro"] for n in (2, 5, 10)]
+            printed += [names[row.row], *(f"{100 * v:.1f}" for v in values)]
+        assert tuple(printed) in lines
+    for row in published(tables=[9]):
+        cell = "/".join(f"{m.upper()}: {100 * v['macro']:.1f}" for m, v in row.values.items())
+        assert any(cell in part for line in lines for part in line)
 
 
 def test_a_summary_has_the_form_of_scores():
@@ -106,7 +143,7 @@ def test_reranking_helped_korean_and_hurt_finnish():
 def test_unknown_rows_are_named():
     with pytest.raises(InputError, match="CLASS-ZS"):
         published("mkqa", rows=["CLASS-Z"])
-    with pytest.raises(InputError, match="Table 9"):
-        published(tables=[9])
+    with pytest.raises(InputError, match="Table 12"):
+        published(tables=[12])
     with pytest.raises(InputError, match="mkqa"):
         published("mqka")

@@ -23,9 +23,12 @@ def compare(
     form: Annotated[str | None, typer.Option("--format", help="table, md, tex, csv or json")] = None,
     out: Annotated[Path | None, typer.Option(help="file to write; its ending says the form")] = None,
 ) -> None:
-    """Puts runs side by side and beside the published rows of their task; tests each against the first."""
+    """Puts runs side by side and beside the published rows of their task; tests each against the first.
+
+    Below rankings stands what re-ranking by question generation was published to change, by language.
+    """
     form = _form(form, out)
-    from class_jax.evaluation.published import TASKS
+    from class_jax.evaluation.published import TASKS, changes_table
     from class_jax.evaluation.published import published as published_rows
     from class_jax.evaluation.reports import (
         check_comparable,
@@ -55,6 +58,8 @@ def compare(
             common = [m for m in shown if m in metrics_of(report) and m in metrics_of(by_name[first])]
             if report["name"] != first and common:
                 result.append(difference_table(report, by_name[first], common, samples))
+        if reports[0]["task"] == "passages" and published != "none":
+            result.append(changes_table())
     show(result, form, out)
     if out is not None:
         typer.echo(str(out))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from class_jax.errors import InputError
+from class_jax.evaluation.published import Published
 from class_jax.evaluation.scores import Question, Scores, check_ids
-from class_jax.evaluation.tables import Column, Table
+from class_jax.evaluation.tables import Cell, Column, Table
 from class_jax.evaluation.text import get_tokeniser, join_passages, span_answers
 from class_jax.evaluation.xor_retrieve import metric_name
 
@@ -225,17 +226,30 @@ def break_down(
     return result
 
 
-def breakdown_table(title: str, parts: Mapping[str, Mapping[str, Any]], average: str = "mean") -> Table:
+def breakdown_table(
+    title: str,
+    parts: Mapping[str, Mapping[str, Any]],
+    average: str = "mean",
+    published: Sequence[Published] = (),
+) -> Table:
     """The table of `break_down`'s result.
 
     Args:
       title: the table's title.
       parts: the groups.
       average: `mean` (over questions) or `macro` (over languages).
+      published: rows to show below, of the same breakdown.
     """
     metrics = list(next(iter(parts.values()))[average])
     columns = [Column("questions"), Column("count", best=None), Column("share", percent=True, best=None)]
     columns += [Column(metric, percent=True) for metric in metrics]
-    rows = [[name, part["count"], part["share"], *(part[average][m] for m in metrics)] for name, part in parts.items()]
+    rows: list[list[Cell]] = [
+        [name, part["count"], part["share"], *(part[average][m] for m in metrics)] for name, part in parts.items()
+    ]
+    for row in published:
+        numbers = [row.values.get(metric, {}).get("macro") for metric in metrics]
+        if any(number is not None for number in numbers):
+            rows.append([f"{row.row}: {row.group}, Table {row.table}", None, None, *numbers])
     over = "questions" if average == "mean" else "the languages of each group"
-    return Table(title, columns, rows, (f"averages over {over}",))
+    sources = dict.fromkeys(f"Table {row.table}: {row.paper}, {row.split}" for row in published)
+    return Table(title, columns, rows, (f"averages over {over}", *sources))

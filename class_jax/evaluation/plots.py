@@ -7,6 +7,8 @@ Learning curves (paper Fig. 8) are drawn by `curves.plot_curves`.
 import io
 import itertools
 import os
+import re
+import unicodedata
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -269,11 +271,18 @@ def _say(caught: Sequence[warnings.WarningMessage], form: str) -> None:
     """Passes warnings on, those on characters without a font as one; an SVG's reader brings fonts of its own."""
     lacking = [str(w.message) for w in caught if "missing from font" in str(w.message)]
     if lacking and form != "svg":
-        names = ", ".join(dict.fromkeys(text.partition("(")[2].partition(")")[0] for text in lacking))
-        warnings.warn(f"no installed font has {names}: install the Noto fonts, or write an SVG", stacklevel=4)
+        characters = [chr(int(number)) for text in lacking for number in re.findall(r"Glyph (\d+)", text)]
+        names = ", ".join(dict.fromkeys(_script(character) for character in characters))
+        warnings.warn(f"no installed font draws {names}: install the Noto fonts, or write an SVG", stacklevel=4)
     for warning in caught:
         if "missing from font" not in str(warning.message):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _script(character: str) -> str:
+    """The script of a character, by the first word of its name, such as Hangul or Telugu; else its number."""
+    name = unicodedata.name(character, "").partition(" ")[0]
+    return "Chinese characters" if name == "CJK" else name.capitalize() or f"U+{ord(character):04X}"
 
 
 def _fonts() -> list[str]:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from class_jax.errors import InputError, nearest
+from class_jax.evaluation.tables import Column, Table
 
 CLASS_PAPER = "arXiv 2402.16508"
 RERANKING_PAPER = "arXiv 2501.04153"
@@ -34,6 +35,8 @@ class Published:
       values: by metric, by language or `macro`, fractions in 0..1; what was not printed is absent.
       details: what else the row says: `parameters`, `pre_training`, `fine_tuning`, `pipeline`.
       note: where the printed numbers disagree among themselves.
+      breakdown: of a row about some of the questions alone, the breakdown of `class-jax evaluate` that it belongs to.
+      group: the group of that breakdown.
     """
 
     paper: str
@@ -45,6 +48,8 @@ class Published:
     values: Mapping[str, Mapping[str, float]]
     details: Mapping[str, str]
     note: str = ""
+    breakdown: str = ""
+    group: str = ""
 
     @property
     def source(self) -> str:
@@ -90,6 +95,8 @@ def _all() -> tuple[Published, ...]:
                 MappingProxyType(values),
                 MappingProxyType(details),
                 row.get("note", ""),
+                row.get("breakdown", ""),
+                row.get("group", ""),
             )
         )
     return tuple(found)
@@ -98,11 +105,11 @@ def _all() -> tuple[Published, ...]:
 def published(
     task: str | None = None, tables: Sequence[int] | None = None, rows: Sequence[str] | None = None
 ) -> list[Published]:
-    """Rows of Tables 1 to 6 of the CLASS paper (arXiv 2402.16508), in their order.
+    """Rows of Tables 1 to 9 of the CLASS paper (arXiv 2402.16508), in their order.
 
     Args:
       task: `xor-retrieve`, `xor-full` or `mkqa`; all by default.
-      tables: numbers of the tables; all by default.
+      tables: numbers of the tables; by default 1 to 6, those about all questions of a task.
       rows: names of the rows, such as `CLASS-ZS`; all by default.
 
     Raises:
@@ -119,12 +126,21 @@ def published(
     for table in tables or ():
         if table not in known_tables:
             raise InputError(f"no Table {table} is on record", key="tables", remedy=f"known: {known_tables}")
-    here = [row for row in everything if (task is None or row.task == task) and (tables is None or row.table in tables)]
+    here = [
+        row
+        for row in everything
+        if (task is None or row.task == task) and (row.table in tables if tables is not None else not row.breakdown)
+    ]
     names = {row.row for row in here}
     for name in rows or ():
         if name not in names:
             raise InputError(f"no published row {name!r}", key="rows", remedy=nearest(name, names))
     return [row for row in here if rows is None or row.row in rows]
+
+
+def published_breakdown(title: str) -> list[Published]:
+    """Rows of Tables 7 to 9 that belong beside a breakdown, by its title; none for other titles."""
+    return [row for row in _all() if row.breakdown == title]
 
 
 def published_changes() -> list[dict[str, Any]]:
@@ -135,3 +151,15 @@ def published_changes() -> list[dict[str, Any]]:
       number was given, `percent`.
     """
     return [dict(change) for change in _data()[RERANKING_PAPER]["changes"]]
+
+
+def changes_table() -> Table:
+    """`published_changes` as a table, to stand below comparisons of rankings."""
+    data = _data()[RERANKING_PAPER]
+    rows = [
+        [change["language"], change["direction"], ", ".join(change["metrics"]), change.get("percent")]
+        for change in published_changes()
+    ]
+    columns = [Column("language"), "change", "metrics", Column("percent", best=None)]
+    title = f"published: {data['method']}, against {data['baseline']}"
+    return Table(title, columns, rows, (f"{RERANKING_PAPER}, {data['data']}; read from {data['read_from']}",))

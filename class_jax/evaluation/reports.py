@@ -15,7 +15,8 @@ import numpy as np
 
 from class_jax.errors import InputError, nearest
 from class_jax.evaluation import uncertainty
-from class_jax.evaluation.published import Published
+from class_jax.evaluation.breakdown import breakdown_table
+from class_jax.evaluation.published import Published, published_breakdown
 from class_jax.evaluation.scores import Question, Scores
 from class_jax.evaluation.tables import Cell, Column, Table
 from class_jax.files import read_json, write_json
@@ -143,6 +144,15 @@ def report_table(report: Mapping[str, Any], part: str) -> Table:
         rows.append([language, row["count"], *(cell for m in metrics for cell in (row[m], *between[m]))])
     notes = [f"low and high: {100 * ends['level']:.0f}% confidence interval, by bootstrap", *found["notes"]]
     return Table(f"{report['task']}, {part}: {report['name']}", columns, rows, notes)
+
+
+def breakdown_tables(report: Mapping[str, Any]) -> list[Table]:
+    """The breakdowns of a report, those of the paper's Tables 7 to 9 with the published rows below."""
+    tables = []
+    for title, found in report["breakdowns"].items():
+        rows = published_breakdown(title) if report["task"] == "xor-full" else []
+        tables.append(breakdown_table(title, found, published=rows))
+    return tables
 
 
 def comparison_table(

@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from class_jax import losses, scoring
+from class_jax.errors import InputError, nearest
 from class_jax.models.class_model import CLASS, Encoded
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+
+_SIDES = ("both", "english", "parallel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,8 @@ class ObjectiveConfig:
       micro_batches: pieces in which a batch is encoded and read; must divide the questions of a device.
       score_chunk: passages compared at a time in stage 1, or None for all at once.
       align: include L_align in stage 1 (the ablation "-L_align" turns it off).
+      queries: the questions that stage 1 learns from: "both"; "parallel" or "english" alone (the ablations "-q^En" and
+        "-q^L"), which leaves nothing to align. The teacher is asked in English in any case.
       read_pairs: pairs of a stage-1 batch that are read, the first ones of the (shuffled) batch; None reads all, as
         in the paper. The retriever learns from all pairs, at a fraction of the cost; 0 suits parallel questions that
         come without answers.
@@ -44,8 +49,14 @@ class ObjectiveConfig:
     micro_batches: int = 1
     score_chunk: int | None = None
     align: bool = True
+    queries: str = "both"
     read_pairs: int | None = None
     attention_from_scores: bool = False
+
+    def __post_init__(self):
+        if self.queries not in _SIDES:
+            problem, remedy = f"unknown value {self.queries!r}", nearest(str(self.queries), _SIDES)
+            raise InputError(problem, key="ObjectiveConfig.queries", remedy=remedy)
 
 
 def in_micro_batches(function: Callable, count: int, key: jax.Array | None, *arrays: Any) -> Any:
@@ -163,12 +174,12 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
       The loss, scalar, and its parts (and each pair's reading loss, [B]).
     """
     encode_key, read_key = (None, None) if key is None else jax.random.split(key)
-    questions, passages = encode_batch(model, batch, config, encode_key)
     B = batch["passage_ids"].shape[0]
+    batch = _learnt_from(batch, config.queries)
+    S = len(batch["question_ids"]) // B
+    questions, passages = encode_batch(model, batch, config, encode_key)
     scores = scoring.score_all(questions, passages, chunk=config.score_chunk)
-    taught, aligned = losses.distillation(batch["teacher_scores"], scores[:B], scores[B:])
-    if not config.align:
-        aligned = jnp.zeros_like(aligned)
+    taught, aligned = _retriever_losses(batch["teacher_scores"], scores, config)
     loss = config.alpha * (taught + aligned)
     metrics = {"distillation": taught, "alignment": aligned, "per_question": jnp.full(B, loss)}
     reading = _pairs_read(config, B)
@@ -176,21 +187,23 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
         return loss, metrics
 
     def read(key: jax.Array | None, pair: Any, passages: Encoded, teacher_attention: jax.Array | None) -> tuple:
-        """Reads micro-batches of b pairs: leaves of `pair` are [b, 2, ...]."""
+        """Reads micro-batches of b pairs: leaves of `pair` are [b, S, ...]."""
         questions, ids, lengths = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), pair)
-        passages = jax.tree.map(lambda x: jnp.concatenate([x, x]), passages)
+        passages = jax.tree.map(lambda x: jnp.concatenate([x] * S), passages)
         memory_key, decode_key = (None, None) if key is None else jax.random.split(key)
         logits, attention = model.decode(model.read(questions, passages, memory_key), ids, decode_key)
-        english, parallel = jnp.split(logits, 2)
-        alignment = losses.answer_alignment(english, parallel, lengths[: len(english)])
-        reader = losses.token_cross_entropy(logits, ids, lengths).reshape(2, -1).mean(axis=0)
+        reader = losses.token_cross_entropy(logits, ids, lengths).reshape(S, -1).mean(axis=0)
+        alignment = jnp.zeros_like(reader)
+        if S == 2 and config.align:
+            english, parallel = jnp.split(logits, 2)
+            alignment = losses.answer_alignment(english, parallel, lengths[: len(english)])
         if teacher_attention is None:
             return reader, alignment, jnp.zeros_like(reader)
-        target = jnp.concatenate([teacher_attention, teacher_attention])
-        return reader, alignment, losses.attention_distillation(target, attention).reshape(2, -1).mean(axis=0)
+        target = jnp.concatenate([teacher_attention] * S)
+        return reader, alignment, losses.attention_distillation(target, attention).reshape(S, -1).mean(axis=0)
 
     pair = jax.tree.map(
-        lambda x: jnp.stack([x[:reading], x[B : B + reading]], axis=1),
+        lambda x: jnp.stack([x[side * B : side * B + reading] for side in range(S)], axis=1),
         (questions, batch["answer_ids"], batch["answer_lengths"]),
     )
     attention = batch.get("teacher_attention")
@@ -199,12 +212,31 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
         attention = jax.nn.softmax(own, axis=-1)
     passages, attention = jax.tree.map(lambda x: x[:reading], (passages, attention))
     reader, answers, attention = in_micro_batches(read, config.micro_batches, read_key, pair, passages, attention)
-    if not config.align:
-        answers = jnp.zeros_like(answers)
     metrics |= {"reader": reader.mean(), "answer_alignment": answers.mean(), "attention": attention.mean()}
     # A loss that is not finite is traced to the pairs whose reading is not, where the retriever's is.
     metrics["per_question"] = jnp.full(B, loss).at[:reading].add(reader)
     return loss + (reader + answers + attention).mean(), metrics
+
+
+def _learnt_from(batch: Batch, queries: str) -> Batch:
+    """A stage-1 batch with the questions and answers of one half alone, unless `queries` is "both"."""
+    if queries == "both":
+        return batch
+    B = batch["passage_ids"].shape[0]
+    half = slice(B) if queries == "english" else slice(B, None)
+    names = ("question_ids", "question_lengths", "answer_ids", "answer_lengths")
+    return batch | {name: batch[name][half] for name in names}
+
+
+def _retriever_losses(teacher: jax.Array, scores: jax.Array, config: ObjectiveConfig) -> tuple[jax.Array, jax.Array]:
+    """L_KL and the retriever's half of L_align, from the scores [B, M] or [2B, M] of the questions learnt from."""
+    B = len(teacher)
+    if config.queries != "both":
+        target = jax.lax.stop_gradient(jax.nn.softmax(teacher, axis=-1))
+        taught = losses.kl_divergence(target, jax.nn.log_softmax(scores, axis=-1)).mean()
+        return taught, jnp.zeros_like(taught)
+    taught, aligned = losses.distillation(teacher, scores[:B], scores[B:])
+    return taught, aligned if config.align else jnp.zeros_like(aligned)
 
 
 def _pairs_read(config: ObjectiveConfig, pairs: int) -> int:

@@ -1,0 +1,29 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""`class-jax reproduce TABLE`: a table of the paper in miniature, on the embedded encyclopaedia."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="1, 4 or figure5")],
+    scale: Annotated[str, typer.Option(help="demo: the embedded encyclopaedia")] = "demo",
+    seeds: Annotated[int, typer.Option(help="runs of each row", min=1)] = 3,
+    steps: Annotated[int | None, typer.Option(help="of both stages; by default 500 and 1,000", min=1)] = None,
+    out: Annotated[Path, typer.Option(help="folder to write; tables share their runs there")] = Path("runs/reproduce"),
+    gin: Annotated[list[str] | None, typer.Option(help="a further gin binding for all runs")] = None,
+) -> None:
+    """Trains every row of a table over several seeds, and prints mean and spread beside the paper's numbers.
+
+    A run takes about as long as a stage of `make demo`. Interrupted, the same command goes on.
+    """
+    from rich.console import Console
+
+    from class_jax.demo.reproduce import reproduce as run
+
+    console = Console()
+    made = run(table, out, scale=scale, seeds=seeds, steps=steps, extra=gin or (), console=console)
+    made.print()
+    console.print(f"{out / f'table{table}.md'}", highlight=False)
