@@ -87,11 +87,11 @@ def embed_real(arguments):
     np.savez(arguments.out / "questions.npz", q=vectors[0], qm=vectors[1], o=mask[0], om=mask[1])
 
 
-def make_vectors(arguments, tokens=16, width=64, spread=0.1, seed=0):
+def make_vectors(arguments, width=64, spread=0.1, seed=0):
     """Writes made vectors and questions: words of a vocabulary with noise, norms log-normal with the given spread."""
     from class_jax.retrieval.index import file_entry, write_manifest
 
-    rng, folder, part = np.random.default_rng(seed), arguments.out / "vectors", 16384
+    rng, folder, part, tokens = np.random.default_rng(seed), arguments.out / "vectors", 16384, arguments.tokens
     (folder / "parts").mkdir(parents=True)
     words = rng.normal(size=(20_000, width)).astype(np.float32)
     words /= np.linalg.norm(words, axis=1, keepdims=True)
@@ -268,6 +268,7 @@ def main():
     parser.add_argument("--public", type=Path, help="(a) folder of public data with xquad/, for sample questions")
     parser.add_argument("--head", type=int, action="append", help="(a) retriever head; twice: two side by side")
     parser.add_argument("--made", type=int, help="(b) passages of made vectors")
+    parser.add_argument("--tokens", type=int, default=16, help="(b) vectors of a passage and of a question")
     parser.add_argument("--out", type=Path, required=True, help="folder for vectors, indexes and results; kept")
     parser.add_argument("--bytes", type=float, default=24.0, help="residual: bytes a vector, all told")
     parser.add_argument("--centroids", type=int, help="residual and faiss; chosen by size if left out")

@@ -53,7 +53,12 @@ def count(given):
     """Counts at full padding and on real lengths."""
     import step_count
 
+    from class_jax.training.objectives import ObjectiveConfig
+    from class_jax.training.packing import Packer
+
     config, teacher = models(given)
+    losses = ObjectiveConfig(micro_batches=given.micro_batches)
+    packer = None if given.padded else Packer(max(1, given.mesh[0]) * max(1, given.mesh[1]), given.micro_batches)
     rows = []
     for objective in given.objectives:
         full = [step_count.limits(objective, given.batch, given.passages)]
@@ -62,11 +67,11 @@ def count(given):
         if given.data is None:
             continue
         feed = step_count.real_feed(
-            given.data, given.work, objective, given.batch, given.passages, given.vocabulary, given.seed
+            given.data, given.work, objective, given.batch, given.passages, given.vocabulary, given.seed, packer
         )
         batches = [feed.batch(step) for step in range(given.batches)]
         fed = [step_count.fed_shapes(batch) for batch in batches]
-        found = step_count.compare(config, objective, fed, teacher)
+        found = step_count.compare(config, objective, fed, teacher, losses)
         tokens = step_count.length_summary(batches)
         rows.append({"objective": objective, "lengths": "real", "tokens": tokens, **found})
     return {"settings": settings(given), "count": rows}
@@ -233,7 +238,7 @@ def parser():
     made.add_argument("--answer-tokens", type=int, default=8)
     made.add_argument("--question-buckets", type=int, nargs="+", default=[16, 32, 50])
     made.add_argument("--passage-buckets", type=int, nargs="+", default=[64, 128, 200])
-    made.add_argument("--answer-buckets", type=int, nargs="+", default=[8, 16, 50])
+    made.add_argument("--answer-buckets", type=int, nargs="+", default=[8, 16, 24, 32, 40, 50])
     made.add_argument("--mesh", type=int, nargs=3, default=[-1, 1, 1], metavar=("DATA", "FSDP", "TENSOR"))
     made.add_argument("--micro-batches", type=int, default=1)
     made.add_argument("--score-chunk", type=int)
@@ -245,6 +250,7 @@ def parser():
     made.add_argument("--data", type=Path, help="folder of public data; without it real lengths are not counted")
     made.add_argument("--work", type=Path, default=Path("runs/step_benchmark"), help="where that data is prepared")
     made.add_argument("--vocabulary", help="SentencePiece model for the lengths, by path or hub id")
+    made.add_argument("--padded", action="store_true", help="count real lengths without packing")
     made.add_argument("--batches", type=int, default=10, help="batches of the feed to count")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--out", type=Path, help="JSON to write")

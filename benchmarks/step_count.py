@@ -16,6 +16,7 @@ import reference_layout
 from class_jax.models import ModelConfig, merge, model_graph, param_shapes
 from class_jax.planning.flops import count_flops
 from class_jax.training.objectives import OBJECTIVES, ObjectiveConfig, teacher_targets
+from class_jax.training.packing import TokenSlots
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # T5 v1.1 large, as ReAtt: what gin/runs/stage1.gin calls the teacher.
@@ -93,12 +94,12 @@ def count_reference(config, objective, batch, teacher=TEACHER):
     return count_flops(step, param_shapes(config), batch, param_shapes(teacher))
 
 
-def real_feed(data, folder, objective, batch, passages, vocabulary=None, seed=0):
+def real_feed(data, folder, objective, batch, passages, vocabulary=None, seed=0, packer=None):
     """A feed over real public data, with the paper's limits; prepared once in `folder`.
 
     Questions are XOR-Retrieve's with their English answers (stage 1: the parallel questions, which have none, with
     answers drawn from the same file). A question's passages are drawn at random from those of the dump and of XQuAD:
-    the lengths are what matters here.
+    the lengths are what matters here. With a `packer` (`class_jax.training.packing`) tokens are packed.
     """
     from class_jax.corpus.store import TokenStore, build_store
     from class_jax.corpus.vocabulary import Vocabulary
@@ -127,13 +128,15 @@ def real_feed(data, folder, objective, batch, passages, vocabulary=None, seed=0)
     lists = PassageLists(rows, np.zeros(rows.shape, np.float32), 0, 0, store.fingerprint, table.fingerprint)
     stage = 1 if objective == "stage1" else 2
     texts = TeacherTexts(opened, store) if stage == 1 else None
-    return Feed(table, store, lists, batch, passages, seed, stage, teacher_texts=texts)
+    return Feed(table, store, lists, batch, passages, seed, stage, teacher_texts=texts, packer=packer)
 
 
 def fed_shapes(batch):
     """A batch of the feed as shapes, and its longest answer, to which the reference pads."""
     kept = {name: x for name, x in batch.items() if name != "question_rows"}
-    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in kept.items()}
+    shapes = {
+        name: x if isinstance(x, TokenSlots) else jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in kept.items()
+    }
     return shapes, max(1, int(batch["answer_lengths"].max()))
 
 
@@ -155,13 +158,13 @@ def length_summary(batches):
     return found
 
 
-def compare(config, objective, batches, teacher=TEACHER):
+def compare(config, objective, batches, teacher=TEACHER, losses=None):
     """Counts both sides over batches; returns their means and the ratio.
 
     Args:
       config: the model. objective: "stage1" or "end_to_end".
       batches: shapes and longest answer of each, as `fed_shapes` gives; equal ones are counted once.
-      teacher: of stage 1.
+      teacher: of stage 1. losses: settings of the objective, where they are not the default.
     """
     times = collections.Counter((tuple(sorted(shapes.items())), answer) for shapes, answer in batches)
     ours, theirs, scopes = {}, {}, collections.Counter()
@@ -169,7 +172,7 @@ def compare(config, objective, batches, teacher=TEACHER):
     for (key, answer), count in times.items():
         shapes = dict(key)
         if key not in ours:
-            ours[key] = count_ours(config, objective, shapes, teacher=teacher)
+            ours[key] = count_ours(config, objective, shapes, losses, teacher)
         if answer not in theirs:  # its rows are always of 250
             lengths = {"Q": 50, "P": 200, "A": answer}
             padded = batch_shapes(objective, *shapes["passage_lengths"].shape, lengths=lengths)
@@ -177,7 +180,8 @@ def compare(config, objective, batches, teacher=TEACHER):
         for scope, flops in ours[key].by_scope(2).items():
             scopes[scope] += flops * count / len(batches)
         sizes = {name: list(x.shape) for name, x in shapes.items() if name.endswith("_ids")}
-        rows.append({"shapes": sizes, "answer": answer, "batches": count})
+        slots = {name: dataclasses.asdict(x) for name, x in shapes.items() if isinstance(x, TokenSlots)}
+        rows.append({"shapes": sizes, "slots": slots, "answer": answer, "batches": count})
     mean = sum(ours[key].model * count for (key, _), count in times.items()) / len(batches)
     other = sum(theirs[answer] * count for (_, answer), count in times.items()) / len(batches)
     return {

@@ -81,6 +81,7 @@ def dense_own(query_vectors: jax.Array, passage_vectors: jax.Array) -> jax.Array
     return jnp.einsum("be,bne->bn", query_vectors, passage_vectors, preferred_element_type=jnp.float32)
 
 
+@jax.named_scope("scores")
 def score_all(questions: Encoded, passages: Encoded, *, mean: bool = False, chunk: int | None = None) -> jax.Array:
     """Every question with every passage, by whichever kind of vector they carry.
 
@@ -93,6 +94,7 @@ def score_all(questions: Encoded, passages: Encoded, *, mean: bool = False, chun
     return maxsim(questions.vectors, questions.mask, flat, mask, mean=mean, chunk=chunk)
 
 
+@jax.named_scope("scores")
 def score_own(questions: Encoded, passages: Encoded, *, mean: bool = False) -> jax.Array:
     """Each question [B, ...] with its own passages [B, N, ...]: [B, N]."""
     if questions.vectors.ndim == 2:

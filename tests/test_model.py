@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from jax.extend import core
 
 from class_jax import inference, scoring
 from class_jax.errors import InputError
 from class_jax.models import Encoded, ModelConfig, create, merge, model_graph, param_axes, param_shapes, split
+from class_jax.models import layers as nn
 from class_jax.models.class_model import join
 from class_jax.models.layers import relative_buckets
 
@@ -263,6 +266,31 @@ def test_encoding_once_equals_the_joint_row_with_a_block_mask():
             passage = batch["passage_ids"][b, n, : batch["passage_lengths"][b, n]]
             actual = memory.states[b, n][memory.mask[b, n]]
             assert difference(actual, slow_row(params, question, passage)) < SLOW_TOLERANCE
+
+
+def test_few_targets_attend_to_a_memory_as_many_do():
+    """Few go through the keys' and values' kernels, many beside the memory's keys and values: the same sums."""
+    attention = nn.Attention(CONFIG, rngs=nnx.Rngs(0))
+    targets, memory = (jax.random.normal(jax.random.key(seed), (B, size, 16)) for seed, size in ((1, 40), (2, 30)))
+    bias = jnp.where(jnp.arange(30) < jnp.array([[30], [11]]), 0.0, nn.MASKED)[:, None, None]
+
+    @jax.jit
+    def attend(x):
+        return attention.cross_attend(x, memory, bias, None)
+
+    def keys_made(x):
+        return any(out.aval.shape == (B, 30, 12) for e in jax.make_jaxpr(attend)(x).jaxpr.eqns for out in _outputs(e))
+
+    few = targets[:, :5]
+    assert keys_made(targets) and not keys_made(few)
+    for short, long in zip(attend(few), attend(targets), strict=True):
+        cut = long[:, :5] if long.ndim == 3 else long[:, :, :5]
+        assert difference(short, cut) < PADDING_TOLERANCE
+
+
+def _outputs(equation):
+    inner = [e for jaxpr in core.jaxprs_in_params(equation.params) for e in jaxpr.eqns]
+    return [*equation.outvars, *(out for e in inner for out in _outputs(e))]
 
 
 def test_bfloat16_is_near_float32(setup):

@@ -1,6 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The sharding table's errors; and that eight devices compute what one does."""
 
+import json
 import os
 import subprocess
 import sys
@@ -79,19 +80,69 @@ np.savez(sys.argv[1], **results)
 """
 
 
-def run(folder, *meshes):
-    file = folder / "results.npz"
+# What one device sends in a compiled step of two micro-batches, in bytes, by objective and kind of collective; and the
+# bytes of what must be summed over the devices. Nothing is run.
+TRAFFIC_SCRIPT = f"""
+import json, math, sys
+import jax, jax.numpy as jnp
+from class_jax.models import ModelConfig, param_shapes
+from class_jax.planning.collectives import collectives
+from class_jax.models.packing import Slots
+from class_jax.training import optimiser, sharding, step
+from class_jax.training.objectives import ObjectiveConfig
+from class_jax.training.packing import TokenSlots
+
+B, N, Q, P, A = 16, 8, 8, 56, 4
+config = ModelConfig(**{CONFIG!r}, dropout_rate=0.0)
+mesh = sharding.make_mesh(sharding.MeshConfig(1, 8, 1))
+adamw = optimiser.make_optimiser(optimiser.OptimiserConfig(total_steps=10))
+cut = sharding.batch_sharding(mesh)
+
+def shapes(name, leading, size):
+    sizes = {{f"{{name}}_ids": (*leading, size), f"{{name}}_lengths": leading}}
+    return {{name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=cut) for name, shape in sizes.items()}}
+
+# Of the relative positions' biases, too, a gradient is summed over the batch.
+biases = config.num_heads * (Q * Q + P * P + (Q + P) ** 2 + A * A)
+parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(param_shapes(config)))
+found = {{"summed": 4 * (parameters + biases), "vectors": 4 * config.d_kv * (B * N * P + 2 * B * Q)}}
+for case in ("end_to_end", "stage1", "end_to_end packed"):
+    objective = case.split()[0]
+    rows = 2 * B if objective == "stage1" else B
+    batch = shapes("question", (rows,), Q) | shapes("passage", (B, N), P) | shapes("answer", (rows,), A)
+    if case != objective:
+        batch["token_slots"] = TokenSlots(Slots(8, N * P // 2), Slots(8, N * (Q + P) // 2), 2)
+    teacher = ()
+    if objective == "stage1":
+        batch |= shapes("teacher_question", (B,), Q) | shapes("teacher_passage", (B, N), P)
+        place = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+        teacher = (jax.tree.map(place, param_shapes(config), sharding.param_shardings(config, mesh)),)
+    pieces = ObjectiveConfig(micro_batches=2)
+    train = step.make_train_step(config, objective, pieces, adamw, mesh, teacher=config if teacher else None)
+    with jax.set_mesh(mesh):
+        compiled = train.lower(step.state_shapes(config, adamw, mesh), batch, *teacher).compile()
+    found[case] = {{kind: one.moved_bytes for kind, one in collectives(compiled.as_text()).items()}}
+json.dump(found, open(sys.argv[1], "w"))
+"""
+
+
+def on_eight_devices(script, *arguments):
     # Compiling takes most of the time here, and less of it without optimisations.
     flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     flags += " --xla_force_host_platform_device_count=8"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(file), *meshes],
+        [sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
+
+
+def run(folder, *meshes):
+    file = folder / "results.npz"
+    on_eight_devices(SCRIPT, file, *meshes)
     return dict(np.load(file))
 
 
@@ -126,6 +177,20 @@ def test_other_meshes_compute_the_same(tmp_path):
     assert shards(results) == {"1x1x1": (D, V), "8x1x1": (D, V), "1x4x2": (D // 4, V // 2)}
     assert_same_on(results, "8x1x1")
     assert_same_on(results, "1x4x2")
+
+
+def test_devices_that_share_a_batch_exchange_gradients_and_no_activations(tmp_path):
+    on_eight_devices(TRAFFIC_SCRIPT, tmp_path / "traffic.json")
+    found = json.loads((tmp_path / "traffic.json").read_text())
+    ring = 2 * 7 / 8  # what a device sends of each byte that eight of them sum
+    gradients = 2 * ring * found["summed"]  # in each micro-batch
+    assert gradients / 2 < found["end_to_end"]["all-reduce"] < 1.1 * gradients
+    # Stage 1 compares the whole batch, so the gradient of the retrieval vectors is summed, too.
+    assert found["stage1"]["all-reduce"] < 1.1 * (gradients + ring * found["vectors"])
+    assert found["end_to_end packed"]["all-reduce"] < 1.1 * gradients
+    for case in ("end_to_end", "stage1", "end_to_end packed"):
+        others = sum(moved for kind, moved in found[case].items() if kind != "all-reduce")
+        assert others < gradients  # parameters are gathered, in stage 1 vectors, and questions and answers move
 
 
 def test_spec():

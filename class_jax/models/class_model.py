@@ -11,6 +11,7 @@ from flax import nnx
 
 from class_jax.models import layers as nn
 from class_jax.models.config import ModelConfig
+from class_jax.models.packing import Slots
 
 Params = dict[str, Any]
 
@@ -106,38 +107,44 @@ class CLASS(nnx.Module):
         if config.retriever == "dense":
             self.dense_head = DenseHead(config, rngs=rngs)
 
+    @jax.named_scope("questions")
     def encode_questions(self, ids: jax.Array, lengths: jax.Array, key: jax.Array | None = None) -> Encoded:
         """Encodes questions [B, Q] of [B] tokens with the retriever's layers; no passage is seen."""
         states = self._retriever_layers(ids, lengths, key)
         return Encoded(states, lengths, self._vectors(states, lengths, side="query"))
 
-    def encode_passages(self, ids: jax.Array, lengths: jax.Array, key: jax.Array | None = None) -> Encoded:
-        """Encodes passages [M, P] of [M] tokens with the retriever's layers; no question is seen."""
-        states = self._retriever_layers(ids, lengths, key)
+    @jax.named_scope("passages")
+    def encode_passages(
+        self, ids: jax.Array, lengths: jax.Array, key: jax.Array | None = None, slots: Slots | None = None
+    ) -> Encoded:
+        """Encodes passages [M, P] of [M] tokens with the retriever's layers; no question is seen.
+
+        With `slots` their tokens are packed, see `layers.encode_rows`.
+        """
+        states = self._retriever_layers(ids, lengths, key, slots)
         return Encoded(states, lengths, self._vectors(states, lengths, side="passage"))
 
-    def read(self, questions: Encoded, passages: Encoded, key: jax.Array | None = None) -> Memory:
+    @jax.named_scope("read")
+    def read(
+        self, questions: Encoded, passages: Encoded, key: jax.Array | None = None, slots: Slots | None = None
+    ) -> Memory:
         """Joins each question [B, Q, D] with its passages [B, N, P, D] and runs the upper encoder layers.
 
         A joint row is the question's tokens, then at once the passage's: position |q| whatever |q| is, as in the
-        reference, so the learnt relative positions hold.
+        reference, so the learnt relative positions hold. With `slots` the rows' tokens are packed, see
+        `layers.encode_rows`.
         """
         B, N = passages.lengths.shape
         states, mask = join(questions, passages)
         T = states.shape[2]
-        rows, row_mask = states.reshape(B * N, T, -1), mask.reshape(B * N, T)
-        bias, mask_bias = self.encoder.relative_bias(T, T), _mask_bias(row_mask)
+        rows, lengths = states.reshape(B * N, T, -1), (questions.lengths[:, None] + passages.lengths).reshape(B * N)
         layers_key, out_key = nn.keys_for(key, 2)
-        rows = nn.scan_layers(
-            self.encoder.reader_layers,
-            lambda layer, x, k: layer(x, bias, mask_bias, k),
-            rows,
-            layers_key,
-            remat=self.config.remat,
-        )
+        layers, bias = self.encoder.reader_layers, self.encoder.relative_bias(T, T)
+        rows = nn.encode_rows(layers, rows, lengths, bias, layers_key, remat=self.config.remat, slots=slots)
         rows = nn.dropout(self.encoder.norm(rows), self.config.dropout_rate, out_key)
         return Memory(rows.reshape(B, N, T, -1), mask)
 
+    @jax.named_scope("decode")
     def decode(
         self, memory: Memory, answer_ids: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
@@ -173,6 +180,7 @@ class CLASS(nnx.Module):
         x = nn.dropout(self.decoder.norm(x), config.dropout_rate, out_key)
         return self.logits(x), passage_attention
 
+    @jax.named_scope("head")
     def logits(self, x: jax.Array) -> jax.Array:
         """[..., D] -> [..., V], float32."""
         return jnp.matmul(x, self.head.kernel[...].astype(x.dtype), preferred_element_type=jnp.float32)
@@ -180,18 +188,13 @@ class CLASS(nnx.Module):
     def _embed(self, ids: jax.Array) -> jax.Array:
         return self.embed.embedding[...][ids].astype(self.config.dtype)
 
-    def _retriever_layers(self, ids: jax.Array, lengths: jax.Array, key: jax.Array | None) -> jax.Array:
+    def _retriever_layers(
+        self, ids: jax.Array, lengths: jax.Array, key: jax.Array | None, slots: Slots | None = None
+    ) -> jax.Array:
         embed_key, layers_key = nn.keys_for(key, 2)
-        tokens = ids.shape[-1]
         x = nn.dropout(self._embed(ids), self.config.dropout_rate, embed_key)
-        bias, mask_bias = self.encoder.relative_bias(tokens, tokens), _mask_bias(length_mask(lengths, tokens))
-        return nn.scan_layers(
-            self.encoder.retriever_layers,
-            lambda layer, x, k: layer(x, bias, mask_bias, k),
-            x,
-            layers_key,
-            remat=self.config.remat,
-        )
+        layers, bias = self.encoder.retriever_layers, self.encoder.relative_bias(ids.shape[-1], ids.shape[-1])
+        return nn.encode_rows(layers, x, lengths, bias, layers_key, remat=self.config.remat, slots=slots)
 
     def _vectors(self, states: jax.Array, lengths: jax.Array, side: str) -> jax.Array:
         """The representation that retrieval compares; see `Encoded.vectors`."""

@@ -8,11 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from class_jax.models.config import ModelConfig
+from class_jax.models.packing import Packing, Slots, pack, packing, unpack
 
 # Scores of masked positions. Finite, so that a row that is all padding gives numbers and not NaN.
 MASKED = -1e9
+
+# Mesh axes over which a batch is cut.
+BATCH_AXES = ("data", "fsdp")
 
 
 # The three functions below are plain products and sums. Their gradients are spelt out because XLA's CPU back end
@@ -188,27 +193,71 @@ class Attention(nnx.Module):
         """[..., S, D] -> two of [..., H, S, K]."""
         return self._heads(x, self.k), self._heads(x, self.v)
 
-    def output(self, x: jax.Array) -> jax.Array:
-        """[..., H, T, K] -> [..., T, D]."""
+    def output(self, x: jax.Array, where: Packing | None = None) -> jax.Array:
+        """[..., H, T, K] -> [..., T, D]; with `where` rows [M, H, T, K] -> packed tokens."""
         H, K, D = self.o.kernel.shape
         joined = x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], H * K)
+        if where is not None:
+            joined = pack(joined, where)
         return matmul(joined, self.o.kernel[...].reshape(H * K, D).astype(x.dtype))
 
-    def _heads(self, x: jax.Array, projection: Kernel) -> jax.Array:
+    def _heads(self, x: jax.Array, projection: Kernel, where: Packing | None = None) -> jax.Array:
         D, H, K = projection.kernel.shape
         projected = matmul(x, projection.kernel[...].reshape(D, H * K).astype(x.dtype))
-        return projected.reshape(*x.shape[:-1], H, K).swapaxes(-2, -3)
+        if where is not None:
+            projected = unpack(projected, where)
+        return projected.reshape(*projected.shape[:-1], H, K).swapaxes(-2, -3)
 
     def self_attend(
-        self, x: jax.Array, bias: jax.Array, mask_bias: jax.Array | None, key: jax.Array | None
+        self,
+        x: jax.Array,
+        bias: jax.Array,
+        mask_bias: jax.Array | None,
+        key: jax.Array | None,
+        where: Packing | None = None,
     ) -> jax.Array:
-        """Residual self-attention over rows [R, T, D]; `bias` and `mask_bias` as in `attention_probabilities`."""
+        """Residual self-attention over rows [R, T, D], or over the rows of packed tokens [G, C, D] that lie at `where`.
+
+        `bias` and `mask_bias` as in `attention_probabilities`.
+        """
         weights_key, out_key = keys_for(key, 2)
         normed = self.norm(x)
-        k, v = self.keys_values(normed)
-        probabilities = attention_probabilities(self.queries(normed), k, bias, mask_bias)
-        mixed = mix(dropout(probabilities, self.rate, weights_key), v)
-        return x + dropout(self.output(mixed), self.rate, out_key)
+        q, k, v = (self._heads(normed, projection, where) for projection in (self.q, self.k, self.v))
+        mixed = mix(dropout(attention_probabilities(q, k, bias, mask_bias), self.rate, weights_key), v)
+        return x + dropout(self.output(mixed, where), self.rate, out_key)
+
+    def cross_attend(
+        self, x: jax.Array, memory: jax.Array, memory_bias: jax.Array, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Residual attention of targets over a memory that all of them share.
+
+        With few targets (an answer beside a hundred passages), queries go through the keys' kernel and the weighted
+        memory through the values': the same sums in another order, without a key and a value for each of the memory's
+        tokens. Per head and token of the memory that takes A * D multiplications instead of (D + A) * K.
+
+        Args:
+          x: [B, A, D]. memory: [B, S, D]. memory_bias: of padding, [B, 1, 1, S].
+          key: dropout key or None.
+
+        Returns:
+          [B, A, D], and the attention probabilities before dropout, [B, H, A, S].
+        """
+        weights_key, out_key = keys_for(key, 2)
+        D, H, K = self.k.kernel.shape
+        B, A, _ = x.shape
+        q = self.queries(self.norm(x))
+        if A * D < K * (D + A):
+            through_keys = jnp.einsum("bhak,dhk->bhad", q, self.k.kernel[...].astype(q.dtype)).reshape(B, H * A, D)
+            scores = jnp.einsum("brd,bsd->brs", through_keys, memory, preferred_element_type=jnp.float32)
+            probabilities = jax.nn.softmax(scores.reshape(B, H, A, -1) + memory_bias, axis=-1)
+            weights = dropout(probabilities, self.rate, weights_key).astype(memory.dtype).reshape(B, H * A, -1)
+            weighted = jnp.einsum("brs,bsd->brd", weights, memory).reshape(B, H, A, D)
+            mixed = jnp.einsum("bhad,dhk->bhak", weighted, self.v.kernel[...].astype(weighted.dtype))
+        else:
+            k, v = self.keys_values(memory)
+            probabilities = attention_probabilities(q, k, None, memory_bias)
+            mixed = mix(dropout(probabilities, self.rate, weights_key), v)
+        return x + dropout(self.output(mixed), self.rate, out_key), probabilities
 
 
 def attention_probabilities(
@@ -266,10 +315,17 @@ class EncoderLayer(nnx.Module):
         self.attention = Attention(config, rngs=rngs)
         self.mlp = FeedForward(config, rngs=rngs)
 
-    def __call__(self, x: jax.Array, bias: jax.Array, mask_bias: jax.Array, key: jax.Array | None) -> jax.Array:
-        """[R, T, D] -> [R, T, D]; `bias` and `mask_bias` as in `attention_probabilities`."""
+    def __call__(
+        self,
+        x: jax.Array,
+        bias: jax.Array,
+        mask_bias: jax.Array,
+        key: jax.Array | None,
+        where: Packing | None = None,
+    ) -> jax.Array:
+        """Rows [R, T, D] or packed tokens [G, C, D] to the same; see `Attention.self_attend`."""
         attention_key, mlp_key = keys_for(key, 2)
-        return self.mlp(self.attention.self_attend(x, bias, mask_bias, attention_key), mlp_key)
+        return self.mlp(self.attention.self_attend(x, bias, mask_bias, attention_key, where), mlp_key)
 
 
 class DecoderLayer(nnx.Module):
@@ -279,7 +335,6 @@ class DecoderLayer(nnx.Module):
         self.self_attention = Attention(config, rngs=rngs)
         self.cross_attention = Attention(config, rngs=rngs)
         self.mlp = FeedForward(config, rngs=rngs)
-        self.rate = config.dropout_rate
 
     def __call__(
         self, x: jax.Array, bias: jax.Array, memory: jax.Array, memory_bias: jax.Array, key: jax.Array | None
@@ -293,13 +348,9 @@ class DecoderLayer(nnx.Module):
         Returns:
           [B, A, D], and the cross-attention probabilities of the first position, [B, H, S] (before dropout).
         """
-        self_key, weights_key, out_key, mlp_key = keys_for(key, 4)
+        self_key, cross_key, mlp_key = keys_for(key, 3)
         x = self.self_attention.self_attend(x, bias, None, self_key)
-        cross = self.cross_attention
-        k, v = cross.keys_values(memory)
-        probabilities = attention_probabilities(cross.queries(cross.norm(x)), k, None, memory_bias)
-        mixed = mix(dropout(probabilities, self.rate, weights_key), v)
-        x = x + dropout(cross.output(mixed), self.rate, out_key)
+        x, probabilities = self.cross_attention.cross_attend(x, memory, memory_bias, cross_key)
         return self.mlp(x, mlp_key), probabilities[:, :, 0]
 
     def step(
@@ -335,6 +386,26 @@ class DecoderLayer(nnx.Module):
         return self.mlp(x, None), cache, probabilities
 
 
+def batch_ways() -> int:
+    """Devices over which a batch is cut, by the mesh in force (`jax.set_mesh`); 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.axis_names)
+
+
+def over_batch(x: jax.Array) -> jax.Array:
+    """Keeps the leading axis of an activation cut over the devices that share a batch.
+
+    Left to itself, the partitioner may follow the parameters instead: it cuts activations along the model width, holds
+    the whole batch on every device and sums every layer's results over all of them. The identity where the devices
+    don't divide the axis, or there is no mesh.
+    """
+    ways = batch_ways()
+    if ways == 1 or x.shape[0] % ways:
+        return x
+    axes = tuple(axis for axis in BATCH_AXES if axis in jax.sharding.get_abstract_mesh().axis_names)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+
+
 def stack(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
     """Makes `count` like layers as one module whose parameters have a leading layer axis."""
     keys = jax.random.split(rngs.params(), count)
@@ -348,15 +419,54 @@ _POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "
 def scan_layers(
     layers: nnx.Module, apply: Callable, carry: jax.Array | tuple, key: jax.Array | None, *, remat: str = "none"
 ) -> tuple:
-    """Runs `carry = apply(layer, carry, key)` over stacked layers as one scan: compile time is flat in depth."""
+    """Runs `carry = apply(layer, carry, key)` over stacked layers as one scan: compile time is flat in depth.
+
+    Every array of the carry has the batch as its leading axis.
+    """
     graph, params = nnx.split(layers)
     count = jax.tree.leaves(params)[0].shape[0]
     keys = None if key is None else jax.random.split(key, count)
 
     def body(carry: jax.Array | tuple, xs: tuple) -> tuple:
         layer_params, layer_key = xs
-        return apply(nnx.merge(graph, layer_params), carry, layer_key), None
+        made = apply(nnx.merge(graph, layer_params), jax.tree.map(over_batch, carry), layer_key)
+        return jax.tree.map(over_batch, made), None
 
     if remat != "none":
         body = jax.checkpoint(body, prevent_cse=False, policy=_POLICIES[remat])
     return jax.lax.scan(body, carry, (params, keys))[0]
+
+
+def encode_rows(
+    layers: nnx.Module,
+    x: jax.Array,
+    lengths: jax.Array,
+    bias: jax.Array,
+    key: jax.Array | None,
+    *,
+    remat: str = "none",
+    slots: Slots | None = None,
+) -> jax.Array:
+    """Runs rows [M, T, D] of [M] tokens through stacked encoder layers.
+
+    Args:
+      layers: from `stack`. x, lengths: the rows. bias: of positions, [1, H, T, T]. key: of dropout, or None.
+      remat: see `ModelConfig`.
+      slots: packs the rows' tokens, which must fit, unless that would not save any. The result is the same, but
+        for padding and for which features dropout takes.
+
+    Returns:
+      [M, T, D].
+    """
+    M, T, _ = x.shape
+    mask_bias = jnp.where(jnp.arange(T) < lengths[:, None], 0.0, MASKED)[:, None, None]
+    where = None
+    if slots is not None and slots.groups * slots.size < M * T:
+        where = packing(lengths, T, slots)
+        x = pack(x, where)
+
+    def apply(layer: EncoderLayer, x: jax.Array, layer_key: jax.Array | None) -> jax.Array:
+        return layer(x, bias, mask_bias, layer_key, where)
+
+    x = scan_layers(layers, apply, x, key, remat=remat)
+    return x if where is None else unpack(x, where)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from class_jax.corpus.store import TokenStore
     from class_jax.corpus.vocabulary import Vocabulary
     from class_jax.retrieval.lists import PassageLists
+    from class_jax.training.packing import Packer, TokenSlots
 
 _ANSWER_STREAM = 2
 _NOISE_STREAM = 3
@@ -98,6 +99,7 @@ class Feed:
       teacher_texts: what the teacher reads where it is a model, which scores in the training step.
       exponent: of the language sampling.
       noise: (ids of pieces, runs to expect) put into questions at random; see `class_jax.training.noise`.
+      packer: tells the step how many slots the batch's packed tokens take; None leaves them padded.
 
     Raises:
       InputError: a setting or the questions don't fit the others.
@@ -116,12 +118,13 @@ class Feed:
         host_count: int = 1,
         question_buckets: Sequence[int] = (16, 32, 50),
         passage_buckets: Sequence[int] = (64, 128, 200),
-        answer_buckets: Sequence[int] = (8, 16, 50),
+        answer_buckets: Sequence[int] = (8, 16, 24, 32, 40, 50),
         teacher: Teacher | None = None,
         teacher_temperature: float = 1.0,
         teacher_texts: TeacherTexts | None = None,
         exponent: float = 0.5,
         noise: tuple[np.ndarray, float] | None = None,
+        packer: "Packer | None" = None,
     ):
         self.table, self.store, self.teacher = table, store, teacher
         self.batch_size, self.num_passages, self.stage = batch_size, num_passages, stage
@@ -130,7 +133,7 @@ class Feed:
         self.passage_buckets = tuple(passage_buckets)
         self.answer_buckets = tuple(answer_buckets)
         self.teacher_temperature, self.teacher_texts = teacher_temperature, teacher_texts
-        self.noise = noise
+        self.noise, self.packer = noise, packer
         self._check_settings()
         self.sampler = LanguageSampler(table.language_codes, seed, exponent)
         self._lock = threading.Lock()
@@ -246,7 +249,7 @@ class Feed:
         """Returns the question rows that steps start..stop-1 train on, [questions] int64, sorted, each once."""
         return np.unique(self.sampler.draws(start * self.batch_size, stop * self.batch_size))
 
-    def batch(self, step: int) -> dict[str, np.ndarray]:
+    def batch(self, step: int) -> "dict[str, np.ndarray | TokenSlots]":
         """Builds this host's slice of the batch of `step`; the slices of all hosts concatenate to the whole.
 
         Returns:
@@ -259,6 +262,7 @@ class Feed:
           `passage_ids`, divided by the temperature. Where there are teacher texts, `teacher_question_ids` [B, Q] and
           `teacher_passage_ids` [B, N, P], with their lengths, hold the English questions and the passages as tokens of
           the teacher's vocabulary; its Q and P are its own.
+          With a packer, `token_slots` and, beside teacher texts, `teacher_token_slots`: the same on all hosts.
           (With H hosts, read B as B/H, but for the B*N of the teacher.)
 
         Raises:
@@ -272,10 +276,13 @@ class Feed:
         answers = self._answer_rows(rows, step)
         share = self.batch_size // self.host_count
         mine = slice(self.host_index * share, (self.host_index + 1) * share)
-        batch = self._readings(rows, answers, step)
-        P = bucket(int(self.store.lengths[passages.ravel()].max()), self.passage_buckets, "passage_buckets")
+        batch, question_lengths = self._readings(rows, answers, step)
+        passage_lengths = self.store.lengths[passages.ravel()].reshape(passages.shape)
+        P = bucket(int(passage_lengths.max()), self.passage_buckets, "passage_buckets")
         ids, lengths = self.store.batch(passages[mine], length=P)
         batch |= {"passage_ids": ids, "passage_lengths": lengths, "question_rows": rows[mine]}
+        if self.packer is not None:
+            batch["token_slots"] = self.packer(question_lengths, passage_lengths, stage=self.stage)
         if self.teacher is not None:
             english = [self.table.english(row) for row in rows[mine]]
             scores = np.asarray(self.teacher.scores(english, passages.ravel()), np.float32)
@@ -387,8 +394,11 @@ class Feed:
         draws = counter_rng(self.sampler.seed, _ANSWER_STREAM, step).random(len(rows))
         return np.where(stop > first, first + (draws * (stop - first)).astype(np.int64), -1)
 
-    def _readings(self, rows: np.ndarray, answers: np.ndarray, step: int) -> dict[str, np.ndarray]:
-        """Returns this host's question and answer arrays: B readings, or 2B in stage 1 (English first)."""
+    def _readings(self, rows: np.ndarray, answers: np.ndarray, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Returns this host's question and answer arrays, B readings, or 2B in stage 1 (English first).
+
+        And the questions' lengths on all hosts.
+        """
         table, english_count = self.table, 0
         Q = int(table.question_tokens.lengths[rows].max())
         if self.stage == 1:
@@ -398,40 +408,55 @@ class Feed:
         Q = bucket(Q, self.question_buckets, "question_buckets")
         A = bucket(int(table.answer_tokens.row_lengths(answers).max()), self.answer_buckets, "answer_buckets")
         share = len(rows) // self.host_count
-        start = self.host_index * share
-        rows, answers = rows[start : start + share], answers[start : start + share]
-        turn = min(max(english_count - start, 0), share)  # readings before it are the English ones
-        english_ids, english_lengths = table.english_tokens.padded(rows[:turn], Q)
-        other_ids, other_lengths = table.question_tokens.padded(rows[turn:], Q)
-        answer_ids, answer_lengths = table.answer_tokens.padded(answers, A)
-        question_ids = np.concatenate([english_ids, other_ids])
-        question_lengths = np.concatenate([english_lengths, other_lengths])
-        if self.noise is not None:
-            rng = counter_rng(self.sampler.seed, _NOISE_STREAM, step, self.host_index)
-            question_ids, question_lengths = add_noise(question_ids, question_lengths, *self.noise, rng)
-        return {
+        question_ids, question_lengths = self._questions(rows, english_count, Q, self.host_index, step)
+        answer_ids, answer_lengths = table.answer_tokens.padded(answers[self.host_index * share :][:share], A)
+        readings = {
             "question_ids": question_ids,
             "question_lengths": question_lengths,
             "answer_ids": answer_ids,
             "answer_lengths": answer_lengths,
         }
+        if self.packer is None or self.host_count == 1:
+            return readings, question_lengths
+        # Noise lengthens questions, so that each host makes the others' questions to know their lengths.
+        hosts = range(self.host_count)
+        return readings, np.concatenate([self._questions(rows, english_count, Q, host, step)[1] for host in hosts])
+
+    def _questions(
+        self, rows: np.ndarray, english_count: int, Q: int, host: int, step: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a host's share of the questions, ids [readings, Q] and lengths; the first of `rows` are English."""
+        table, share = self.table, len(rows) // self.host_count
+        start = host * share
+        rows = rows[start : start + share]
+        turn = min(max(english_count - start, 0), share)  # readings before it are the English ones
+        english_ids, english_lengths = table.english_tokens.padded(rows[:turn], Q)
+        other_ids, other_lengths = table.question_tokens.padded(rows[turn:], Q)
+        ids, lengths = np.concatenate([english_ids, other_ids]), np.concatenate([english_lengths, other_lengths])
+        if self.noise is None:
+            return ids, lengths
+        return add_noise(ids, lengths, *self.noise, counter_rng(self.sampler.seed, _NOISE_STREAM, step, host))
 
     def _teacher_readings(
         self, texts: TeacherTexts, rows: np.ndarray, passages: np.ndarray, mine: slice
-    ) -> dict[str, np.ndarray]:
+    ) -> "dict[str, np.ndarray | TokenSlots]":
         """Returns what a teacher model reads of this host's slice; all hosts agree on the shapes."""
         questions = [texts.question(self.table.english(row)) for row in rows]
         tokens = Ragged(np.concatenate(questions), np.cumsum([0, *map(len, questions)]))
         Q = bucket(int(tokens.lengths.max()), self.question_buckets, "question_buckets")
-        P = bucket(int(texts.store.lengths[passages.ravel()].max()), self.passage_buckets, "passage_buckets")
+        all_lengths = texts.store.lengths[passages.ravel()].reshape(passages.shape)
+        P = bucket(int(all_lengths.max()), self.passage_buckets, "passage_buckets")
         question_ids, question_lengths = tokens.padded(np.arange(len(rows))[mine], Q)
         passage_ids, passage_lengths = texts.store.batch(passages[mine], length=P)
-        return {
+        readings = {
             "teacher_question_ids": question_ids,
             "teacher_question_lengths": question_lengths,
             "teacher_passage_ids": passage_ids,
             "teacher_passage_lengths": passage_lengths,
         }
+        if self.packer is not None:
+            readings["teacher_token_slots"] = self.packer(tokens.lengths, all_lengths, stage=1)
+        return readings
 
 
 def prefetch(feed: Feed, start: int, depth: int = 2) -> Iterator[dict[str, np.ndarray]]:

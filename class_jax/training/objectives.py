@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from class_jax import losses, scoring
 from class_jax.errors import InputError, nearest
 from class_jax.models.class_model import CLASS, Encoded
+from class_jax.models.layers import over_batch
+from class_jax.models.packing import Slots
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -78,7 +80,8 @@ def in_micro_batches(function: Callable, count: int, key: jax.Array | None, *arr
 
     def body(_: None, piece: tuple) -> tuple:
         piece_key, *piece_arrays = piece
-        return None, function(piece_key, *piece_arrays)
+        made = function(piece_key, *jax.tree.map(over_batch, piece_arrays))
+        return None, jax.tree.map(over_batch, made)
 
     body = jax.checkpoint(body, prevent_cse=False)
     return jax.tree.map(glue, jax.lax.scan(body, None, (keys, *jax.tree.map(cut, arrays)))[1])
@@ -88,22 +91,40 @@ def encode_batch(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.A
     """Encodes each question [B or 2B, Q] once and each passage [B, N, P] once."""
     question_key, passage_key = (None, None) if key is None else jax.random.split(key)
     questions = model.encode_questions(batch["question_ids"], batch["question_lengths"], question_key)
+    slots, _ = _slots(batch, config)
 
     def encode(key: jax.Array | None, ids: jax.Array, lengths: jax.Array) -> Encoded:
-        flat = model.encode_passages(ids.reshape(-1, ids.shape[-1]), lengths.reshape(-1), key)
+        flat = model.encode_passages(ids.reshape(-1, ids.shape[-1]), lengths.reshape(-1), key, slots)
         return jax.tree.map(lambda x: x.reshape(*lengths.shape, *x.shape[1:]), flat)
 
     arrays = (batch["passage_ids"], batch["passage_lengths"])
     return questions, in_micro_batches(encode, config.micro_batches, passage_key, *arrays)
 
 
+def _slots(batch: Batch, config: ObjectiveConfig) -> tuple[Slots | None, Slots | None]:
+    """Slots for the tokens of a micro-batch's passages and joint rows; None where the feed does not pack.
+
+    Raises:
+      InputError: the batch was made for another number of micro-batches.
+    """
+    found = batch.get("token_slots")
+    if found is None:
+        return None, None
+    if found.micro_batches != config.micro_batches:
+        problem = f"is {config.micro_batches}, but the batch's tokens are counted in {found.micro_batches} pieces"
+        raise InputError(problem, key="ObjectiveConfig.micro_batches", remedy="give the feed's packer the same")
+    return found.passages, found.rows
+
+
+@jax.named_scope("teacher")
 def teacher_targets(teacher: CLASS, batch: Batch, config: ObjectiveConfig, temperature: float = 1.0) -> Batch:
     """What a teacher that is a model says of a stage-1 batch (section 3.1); no gradient flows here.
 
     Args:
       teacher: the English teacher, which has a vocabulary of its own.
       batch: in that vocabulary, teacher_question_ids [B, Q] (English), teacher_question_lengths [B],
-        teacher_passage_ids [B, N, P], teacher_passage_lengths [B, N]; Q and P may differ from the student's.
+        teacher_passage_ids [B, N, P], teacher_passage_lengths [B, N]; Q and P may differ from the student's;
+        optionally teacher_token_slots.
       config: of the losses; the teacher is cut into the same micro-batches and reads the same pairs as the student.
       temperature: divides the scores.
 
@@ -114,11 +135,12 @@ def teacher_targets(teacher: CLASS, batch: Batch, config: ObjectiveConfig, tempe
     questions, passages = encode_batch(teacher, own, config, None)
     targets = {"teacher_scores": scoring.score_all(questions, passages, chunk=config.score_chunk) / temperature}
     reading = _pairs_read(config, len(passages.lengths))
+    _, row_slots = _slots(own, config)
     if reading:
 
         def attend(_: None, questions: Encoded, passages: Encoded) -> jax.Array:
             start = jnp.zeros((len(passages.lengths), 1), jnp.int32)  # P_ca is of the first output position
-            return teacher.decode(teacher.read(questions, passages), start)[1]
+            return teacher.decode(teacher.read(questions, passages, slots=row_slots), start)[1]
 
         read = jax.tree.map(lambda x: x[:reading], (questions, passages))
         targets["teacher_attention"] = in_micro_batches(attend, config.micro_batches, None, *read)
@@ -131,7 +153,8 @@ def end_to_end(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Arr
     Args:
       model: the model.
       batch: question_ids [B, Q], question_lengths [B], passage_ids [B, N, P], passage_lengths [B, N],
-        answer_ids [B, A], answer_lengths [B].
+        answer_ids [B, A], answer_lengths [B]; optionally token_slots (`class_jax.training.packing.TokenSlots`), to pack
+        the tokens of passages and joint rows. The loss is the same.
       config: the losses' settings.
       key: dropout key, or None to leave dropout out.
 
@@ -141,10 +164,11 @@ def end_to_end(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Arr
     encode_key, read_key = (None, None) if key is None else jax.random.split(key)
     questions, passages = encode_batch(model, batch, config, encode_key)
     scores = scoring.score_own(questions, passages, mean=config.mean_over_question)
+    _, row_slots = _slots(batch, config)
 
     def read(key: jax.Array | None, questions: Encoded, passages: Encoded, ids: jax.Array, lengths: jax.Array) -> tuple:
         memory_key, decode_key = (None, None) if key is None else jax.random.split(key)
-        logits, attention = model.decode(model.read(questions, passages, memory_key), ids, decode_key)
+        logits, attention = model.decode(model.read(questions, passages, memory_key, row_slots), ids, decode_key)
         return losses.token_cross_entropy(logits, ids, lengths), attention
 
     arrays = (questions, passages, batch["answer_ids"], batch["answer_lengths"])
@@ -166,7 +190,8 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
       model: the student.
       batch: question_ids [2B, Q]: B English questions, then the B parallel ones; question_lengths [2B];
         passage_ids [B, N, P], shared by a pair; passage_lengths [B, N]; answer_ids [2B, A], answer_lengths [2B];
-        teacher_scores [B, B * N]; optionally teacher_attention [B, N], or of the pairs that are read alone.
+        teacher_scores [B, B * N]; optionally teacher_attention [B, N], or of the pairs that are read alone, and
+        token_slots as in `end_to_end`.
       config: the losses' settings.
       key: dropout key, or None.
 
@@ -183,24 +208,25 @@ def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array |
     loss = config.alpha * (taught + aligned)
     metrics = {"distillation": taught, "alignment": aligned, "per_question": jnp.full(B, loss)}
     reading = _pairs_read(config, B)
+    _, row_slots = _slots(batch, config)
     if not reading:
         return loss, metrics
 
     def read(key: jax.Array | None, pair: Any, passages: Encoded, teacher_attention: jax.Array | None) -> tuple:
-        """Reads micro-batches of b pairs: leaves of `pair` are [b, S, ...]."""
-        questions, ids, lengths = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), pair)
-        passages = jax.tree.map(lambda x: jnp.concatenate([x] * S), passages)
+        """Reads micro-batches of b pairs: leaves of `pair` are [b, S, ...]; a pair's readings stay together."""
+        questions, ids, lengths = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pair)
+        passages = jax.tree.map(lambda x: jnp.repeat(x, S, axis=0), passages)
         memory_key, decode_key = (None, None) if key is None else jax.random.split(key)
-        logits, attention = model.decode(model.read(questions, passages, memory_key), ids, decode_key)
-        reader = losses.token_cross_entropy(logits, ids, lengths).reshape(S, -1).mean(axis=0)
+        logits, attention = model.decode(model.read(questions, passages, memory_key, row_slots), ids, decode_key)
+        reader = losses.token_cross_entropy(logits, ids, lengths).reshape(-1, S).mean(axis=1)
         alignment = jnp.zeros_like(reader)
         if S == 2 and config.align:
-            english, parallel = jnp.split(logits, 2)
-            alignment = losses.answer_alignment(english, parallel, lengths[: len(english)])
+            english, parallel = logits.reshape(-1, S, *logits.shape[1:]).swapaxes(0, 1)
+            alignment = losses.answer_alignment(english, parallel, lengths[::S])
         if teacher_attention is None:
             return reader, alignment, jnp.zeros_like(reader)
-        target = jnp.concatenate([teacher_attention] * S)
-        return reader, alignment, losses.attention_distillation(target, attention).reshape(S, -1).mean(axis=0)
+        target = jnp.repeat(teacher_attention, S, axis=0)
+        return reader, alignment, losses.attention_distillation(target, attention).reshape(-1, S).mean(axis=1)
 
     pair = jax.tree.map(
         lambda x: jnp.stack([x[side * B : side * B + reading] for side in range(S)], axis=1),

@@ -12,13 +12,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from class_jax.errors import InputError, nearest
 from class_jax.models.class_model import Params, param_axes, param_shapes
 from class_jax.models.config import ModelConfig
+from class_jax.models.layers import BATCH_AXES
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
 # Logical axis -> mesh axes. Parameters are cut over "fsdp" along the model width and over "tensor" along heads,
 # hidden width and vocabulary; a batch is cut over "data" and "fsdp".
 RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
+    "batch": BATCH_AXES,
     "layers": (),
     "embed": ("fsdp",),
     "heads": ("tensor",),

@@ -132,5 +132,5 @@ def make_train_step(
         with jax.set_mesh(mesh):
             return compiled(state, batch, *teacher_params)
 
-    run.lower = compiled.lower
+    run.lower, run.trace = compiled.lower, compiled.trace
     return run
