@@ -7,13 +7,24 @@ from typing import Annotated
 
 import typer
 
+from class_jax.commands.adapt import question_quality, rerank_adapt
 from class_jax.commands.answer import answer
 from class_jax.commands.compare import compare
 from class_jax.commands.convert import convert
+from class_jax.commands.convert_mkqa import convert_mkqa
 from class_jax.commands.embed import embed, index
 from class_jax.commands.evaluate import evaluate
+from class_jax.commands.few_shot import few_shot
+from class_jax.commands.make_data import make_data
+from class_jax.commands.pipeline import pipeline
+from class_jax.commands.plan import plan
+from class_jax.commands.reader_length import reader_length
+from class_jax.commands.report import report
+from class_jax.commands.reproduce import reproduce
 from class_jax.commands.rerank import rerank
 from class_jax.commands.search import search
+from class_jax.commands.statistics import statistics
+from class_jax.commands.translate import translate
 from class_jax.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -82,7 +93,10 @@ def demo(
     run(out, gin or [], Console())
 
 
-for command in (convert, embed, index, search, rerank, answer, evaluate, compare):
+_DATA = (make_data, statistics, translate, convert_mkqa)
+_USE = (convert, embed, index, search, rerank, answer, pipeline)
+_JUDGE = (evaluate, compare, report, reproduce, few_shot, rerank_adapt, question_quality, reader_length, plan)
+for command in (*_DATA, *_USE, *_JUDGE):
     app.command()(command)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from class_jax.corpus.inputs import LANGUAGES
 from class_jax.corpus.passages import Passage
 from class_jax.errors import InputError, nearest
+from class_jax.masking import MASK, mask_other
 
 TRAINING_LANGUAGES = ("ar", "bn", "de", "es", "fi", "fr", "it", "ja", "kn", "ko", "ml", "ru", "ta", "te", "zh")
 """The paper's 15 pre-training languages (section 4.1)."""
@@ -33,8 +34,8 @@ MKQA_LANGUAGES = (
 KNOWN_LANGUAGES = frozenset(LANGUAGES)
 """Every language code that a reader accepts unless told otherwise."""
 
-MASK = "_X_"
-"""What takes the place of the answer in the other-language question of a stage-1 pair."""
+MASKED = ("all", "latin")
+"""Languages in whose stage-1 questions the answer is masked; see `read_parallel`."""
 _UNANSWERABLE = frozenset({"unanswerable", "long_answer"})
 
 
@@ -161,17 +162,28 @@ def read_mkqa(
                 yield Question(f"{language}-{example_id}", text, answers, language)
 
 
-def read_parallel(path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES) -> Iterator[Question]:
+def read_parallel(
+    path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES, mask: str = "all"
+) -> Iterator[Question]:
     """Reads stage-1 pairs: id, English cloze question, question in the other language, answer; tab-separated.
 
     The id starts with the language (``fi-17``). Where the answer occurs in the other-language question it is
-    replaced by ``_X_``, so that the question doesn't give it away (paper section 3.1, and the reference's
-    loader); the English question comes masked already and goes to `Question.english` unchanged.
+    replaced by ``_X_``, so that the question doesn't give it away; the English question comes masked already and
+    goes to `Question.english` unchanged.
+
+    Args:
+      path: the file.
+      languages: accepted language codes.
+      mask: in which languages: ``all``, as the public code's loader does, or ``latin``, those in Latin script alone, as
+        the paper says (footnote 2; see `masking.mask_other`, by which mined pairs are written). They differ where
+        another script's sentence holds the answer's very string, a number or a name in Latin letters.
 
     Raises:
       InputError: no such file, not UTF-8, a wrong number of columns, an empty column, a duplicate id, an id
-        without a known language.
+        without a known language, another `mask`.
     """
+    if mask not in MASKED:
+        raise InputError(f"unknown value {mask!r}", key="read_parallel.mask", remedy=nearest(mask, MASKED))
     for line, (question_id, english, text, answer) in _tab_rows(path, ("id", "english", "question", "answer")):
         prefix = question_id.partition("-")[0]
         language = _language(prefix, languages, path, line, "id", "start the id with its language, as in fi-17")
@@ -179,7 +191,8 @@ def read_parallel(path: str | os.PathLike, *, languages: Collection[str] = KNOWN
             raise InputError(
                 "a pair of English and English", file=path, line=line, key=question_id, remedy="remove the row"
             )
-        yield Question(question_id, text.replace(answer, MASK), (answer,), language, english)
+        masked = text.replace(answer, MASK) if mask == "all" else mask_other(text, answer, language)
+        yield Question(question_id, masked, (answer,), language, english)
 
 
 def read_anchor_questions(

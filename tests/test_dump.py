@@ -8,36 +8,22 @@ import sys
 import unicodedata
 from collections import Counter
 from dataclasses import asdict
-from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_dump import page, site
 
 from class_jax.corpus import dump
-from class_jax.corpus.dump import SHORTEST, passages_from_dump, plain_text, split_words
+from class_jax.corpus.dump import Damage, DumpPage, passages_from_dump, read_pages, read_site
 from class_jax.corpus.passages import read_passages
+from class_jax.corpus.segments import SHORTEST, split_words
+from class_jax.corpus.wikitext import Site, plain_text
 from class_jax.errors import InputError
 
-pytest.importorskip("mwxml")
 pytest.importorskip("mwparserfromhell")
 
-SITE = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="fi"><siteinfo>
-<sitename>Wikipedia</sitename><dbname>fiwiki</dbname><namespaces><namespace key="0" case="first-letter" />
-<namespace key="6" case="first-letter">Tiedosto</namespace><namespace key="14" case="first-letter">Luokka</namespace>
-</namespaces></siteinfo>
-"""
-
-
-def page(title, text, namespace=0, redirect=None, model="wikitext", number=1):
-    to = f'<redirect title="{escape(redirect)}" />' if redirect else ""
-    body = f'<text bytes="{len(text)}" xml:space="preserve">{escape(text)}</text>' if text else '<text bytes="0" />'
-    return (
-        f"<page><title>{escape(title)}</title><ns>{namespace}</ns><id>{number}</id>{to}<revision><id>{number}</id>"
-        f"<timestamp>2024-01-01T00:00:00Z</timestamp><contributor><username>A</username><id>1</id></contributor>"
-        f"<model>{model}</model><format>text/x-wiki</format>{body}<sha1>x</sha1></revision></page>\n"
-    )
-
+SITE = site()
 
 PAGES = [
     page("Helsinki", "'''Helsinki''' on [[Suomi|Suomen]] pääkaupunki. " * 30 + "[[Luokka:Kaupungit]]"),
@@ -96,7 +82,7 @@ x.png|y
 
 
 def test_links_to_files_are_known_by_the_wikis_own_names():
-    assert plain_text("a [[Tiedosto:x.png|thumb|y]] b", frozenset({"tiedosto"})) == "a b"
+    assert plain_text("a [[Tiedosto:x.png|thumb|y]] b", Site(frozenset({"tiedosto"}))) == "a b"
 
 
 @pytest.mark.parametrize(
@@ -222,3 +208,93 @@ def test_a_real_dump(real_data, tmp_path):
     marks = Counter(mark for p in passages for mark in ("{{", "}}", "[[", "]]", "<ref", "{|", "'''") if mark in p.text)
     assert sum(marks.values()) <= 5
     assert len({p.title for p in passages}) == counts.articles
+
+
+def told(path, **settings):
+    """Titles of the pages that can be read, and (reason, offset, title) of the damage."""
+    found = list(read_pages(path, **settings))
+    pages = [p.title for p in found if isinstance(p, DumpPage)]
+    return pages, [(d.reason, d.offset, d.title) for d in found if isinstance(d, Damage)]
+
+
+def written(tmp_path, *parts, name="d.xml"):
+    path = tmp_path / name
+    path.write_bytes(b"".join(part if isinstance(part, bytes) else part.encode() for part in parts))
+    return path
+
+
+def test_a_page_as_it_lies_in_the_dump(tmp_path):
+    path = written(tmp_path, SITE, *PAGES[:2], "</mediawiki>")
+    first, second = read_pages(path)
+    assert first.title == "Helsinki" and first.id == "1" and first.redirect is None
+    assert path.read_bytes()[first.offset :].startswith(b"<page><title>Helsinki<")
+    assert path.read_bytes()[first.offset + first.size :].startswith(b"\n<page><title>Hki<")
+    assert second.redirect == "Helsinki"
+
+
+def test_the_wikis_own_names(tmp_path):
+    found = read_site(written(tmp_path, bz2.compress(XML.encode()), name="d.xml.bz2"))
+    assert {"tiedosto", "file", "luokka"} <= found.hidden and "keskustelu" not in found.hidden
+    assert "keskustelu" in found.namespaces and not found.case_sensitive
+
+
+def test_a_broken_page_is_passed_over(tmp_path):
+    bad = "<page><title>Bad</title><ns>0</ns><b></page>\n"
+    path = written(tmp_path, SITE, PAGES[0], bad, PAGES[-1], "</mediawiki>")
+    pages, damage = told(path)
+    assert pages == ["Helsinki", "Åbo & Turku"]
+    assert damage == [("broken_xml", len((SITE + PAGES[0]).encode()), "Bad")]
+
+
+def test_a_page_that_is_never_closed(tmp_path):
+    path = written(tmp_path, SITE, PAGES[0][:300], PAGES[-1], "</mediawiki>")
+    assert told(path) == (["Åbo & Turku"], [("broken_xml", len(SITE.encode()), "Helsinki")])
+
+
+def test_a_page_in_another_encoding(tmp_path):
+    bad = page("Väärä", "ä").encode("latin-1")
+    path = written(tmp_path, SITE, PAGES[0], bad, PAGES[-1], "</mediawiki>")
+    pages, damage = told(path)
+    assert pages == ["Helsinki", "Åbo & Turku"]
+    assert damage == [("encoding", len((SITE + PAGES[0]).encode()) + bad.index(b"\xe4"), "V\ufffd\ufffdr\ufffd")]
+
+
+@pytest.mark.parametrize("limit", [2000, 30_000, 3 << 20])
+def test_a_long_page_is_passed_over_without_being_held(tmp_path, limit):
+    long = page("Pitkä", "x" * (4 << 20))
+    path = written(tmp_path, SITE, PAGES[-1], long, PAGES[0], "</mediawiki>")
+    pages, damage = told(path, max_page_bytes=limit)
+    assert pages == ["Åbo & Turku", "Helsinki"]
+    assert damage == [("too_large", len((SITE + PAGES[-1]).encode()), "Pitkä")]
+
+
+@pytest.mark.parametrize(("name", "bytes_"), [("ISO-8859-1", "latin-1"), ("UTF-16", "utf-16"), ("utf-8", "utf-8-sig")])
+def test_encodings_that_are_declared(tmp_path, name, bytes_):
+    xml = f'<?xml version="1.0" encoding="{name}"?>\n' + SITE + page("Väärä", "ä") + "</mediawiki>"
+    assert told(written(tmp_path, xml.encode(bytes_))) == (["Väärä"], [])
+
+
+def test_an_unknown_encoding(tmp_path):
+    path = written(tmp_path, '<?xml version="1.0" encoding="klingon"?>\n', XML)
+    with pytest.raises(InputError, match=r"d\.xml: in an unknown encoding, 'klingon'"):
+        told(path)
+
+
+@pytest.mark.parametrize(("name", "pack"), [("d.xml.gz", gzip.compress), ("d.xml.bz2", bz2.compress)])
+def test_pages_before_the_end_of_a_cut_off_archive_are_read(tmp_path, name, pack):
+    rest = "".join(page(f"P{i}", random.Random(i).randbytes(9000).hex(), number=i) for i in range(80))
+    data = pack((SITE + PAGES[0] + rest + "</mediawiki>").encode())
+    pages, damage = told(written(tmp_path, data[: len(data) * 3 // 4], name=name))
+    assert pages[:2] == ["Helsinki", "P0"] and 30 < len(pages) < 70
+    assert [d[0] for d in damage] == ["cut_off"] and damage[0][2] == pages[-1]
+
+
+def test_a_broken_stream_in_the_middle_ends_reading(tmp_path):
+    data = bz2.compress((SITE + PAGES[0]).encode()) + b"BZh9not a stream" + bz2.compress(PAGES[-1].encode())
+    pages, damage = told(written(tmp_path, data, name="d.xml.bz2"))
+    assert pages == ["Helsinki"] and [d[0] for d in damage] == ["cut_off"]
+
+
+def test_cut_off_at_the_end_of_a_page(tmp_path):
+    pages, damage = told(written(tmp_path, SITE, PAGES[0]))
+    assert pages == ["Helsinki"] and [d[0] for d in damage] == ["cut_off"]

@@ -168,6 +168,20 @@ def test_parallel_masks_the_answer_in_the_other_language_only(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("mask", "masked"),
+    [("all", ["Vuosi _X_5, _X_?", "_X_年?"]), ("latin", ["Vuosi 1945, _X_?", "194年?"])],
+)
+def test_where_the_answer_is_masked(tmp_path, mask, masked):
+    path = write(tmp_path / "p.tsv", "fi-1\t_X_?\tVuosi 1945, 194?\t194", "ja-2\t_X_?\t194年?\t194")
+    assert [q.text for q in questions.read_parallel(path, mask=mask)] == masked
+
+
+def test_an_unknown_rule_of_masking(tmp_path):
+    with pytest.raises(InputError, match=r"read_parallel\.mask: unknown value 'latn'; did you mean 'latin'"):
+        list(questions.read_parallel(tmp_path / "p.tsv", mask="latn"))
+
+
+@pytest.mark.parametrize(
     ("row", "expected"),
     [
         ("fi-2\ta\tb", "p.tsv:2: 3 columns instead of 4; write id<TAB>english<TAB>question<TAB>answer"),

@@ -1,50 +1,81 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""A Wikipedia dump (`pages-articles.xml`, plain or compressed) to 100-word passages in the public TSV layout."""
+"""A Wikipedia dump (`pages-articles.xml`, plain or compressed), page by page; and straight to passages.
+
+Pages are cut out of the file before they are parsed: a page that is broken is passed over, with its place told, and
+a part of a multistream dump can be read alone.
+"""
 
 import bz2
+import codecs
 import gzip
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from html import unescape
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
+from xml.etree import ElementTree
 
 from tqdm import tqdm
 
 from class_jax.corpus.passages import Passage, write_passages
+from class_jax.corpus.segments import blocks
+from class_jax.corpus.wikitext import Site, import_parser, plain_text
 from class_jax.errors import InputError
 
-# A last block of fewer words shares its predecessor's words evenly: no passage is too short to say
-# something, none is longer than the limit, no word is lost or doubled.
-SHORTEST = 10
+MAX_PAGE_BYTES = 16 << 20
+"""Longer pages are passed over; the longest articles have about 2 MB."""
 
-_SKIPPED_NAMESPACES = (-2, 6, 14)  # media, files, categories
-_OTHER_WIKI = re.compile(r"[a-z]{2,3}(-[a-z-]+)?\s*:")
-# What these elements hold is not running text.
-_FORMULAS = ("math", "chem", "hiero", "score", "syntaxhighlight", "source")
-_BOXES = ("table", "gallery", "timeline", "imagemap", "graph", "mapframe", "inputbox", "categorytree")
-_SKIPPED_TAGS = frozenset((*_FORMULAS, *_BOXES, "ref", "references", "templatedata", "templatestyles", "includeonly"))
-_BREAKING_TAGS = frozenset(("br", "hr", "li", "dd", "dt", "dl", "ul", "ol", "p", "div", "blockquote", "poem", "center"))
-_SWITCH = re.compile(r"__[^\W\d_a-z]+__")
-_TABLE_LINE = re.compile(r"^\s*(?:\{\||\|\}|\|).*$", re.MULTILINE)
-# What is left of "(IPA: {{IPA|...}}; born ...)" once the templates are gone.
-_EMPTY_BRACKETS = re.compile(r"[(（]\s*[,;:，；：、\s]*\s*[)）]")
-_OPENED_BY_COMMA = re.compile(r"([(（])\s*[,;，；、][,;，；、\s]*")
-_BEFORE_COMMA = re.compile(r"[ \t]+(?=[,)])")
-# Scripts without blanks between words.
-_HAN_KANA = re.compile(
-    "[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
-)
-_THAI_LAO_BURMESE_KHMER = re.compile("[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff]")
-# Characters counted as one word there, near the mean length of a word.
-_HAN_KANA_WORD, _OTHER_WORD = 2, 4
-_WHOLE = 1 << 30  # runs of other letters in such a text (Latin names, numbers) stay whole
-_JOINERS = frozenset("\u200c\u200d\u0e33\u0eb3")  # zero-width joiners; Thai and Lao am, a vowel sign that is a letter
-_STACKERS = frozenset("\u17d2\u1039")  # Khmer and Myanmar signs that put the next consonant below
+_HIDDEN_NAMESPACES = (-2, 6, 14)  # media, files, categories
+_BLOCK = 1 << 20
+_PAGE, _END, _LAST = b"<page>", b"</page>", b"</mediawiki>"
+_ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["']""")
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_REDIRECT = re.compile(r"\s*#\s*[^\W\d_]+\s*:?\s*\[\[([^\]|]+)")
+
+
+class DumpPage(NamedTuple):
+    """A page as it lies in the dump.
+
+    Attributes:
+      id: the wiki's own.
+      title: NFC-normalised.
+      namespace: 0 is that of the articles.
+      redirect: the title that it leads to, if it is a redirect; empty if that is not told.
+      model: `wikitext`, `css`, ...
+      text: of the last revision.
+      offset: where it starts in the uncompressed file (or part), in bytes.
+      size: its bytes there.
+    """
+
+    id: str
+    title: str
+    namespace: int
+    redirect: str | None
+    model: str
+    text: str
+    offset: int
+    size: int
+
+
+class Damage(NamedTuple):
+    """What could not be read of a dump.
+
+    Attributes:
+      reason: `broken_xml`, `encoding` or `too_large`, of one page; `cut_off`: nothing more can be read.
+      offset: where it starts in the uncompressed file (or part), in bytes.
+      title: of the page, or of the last one before, where it is known.
+      detail: what exactly.
+    """
+
+    reason: str
+    offset: int
+    title: str
+    detail: str
 
 
 @dataclass
@@ -84,11 +115,9 @@ def passages_from_dump(
 ) -> DumpCounts:
     """Writes the articles of a dump as consecutive passages of at most `words` words.
 
-    Wikitext becomes plain text: no templates, tables, references, files, categories, comments, formulas
-    or headings; of links, the words shown. Titles are NFC-normalised. Words are what lies between blanks;
-    in scripts that have none (Chinese, Japanese, Thai, Khmer, Lao, Burmese) two or four characters count
-    as a word, and a block ends between characters, never inside one with its marks. A last block of fewer than
-    `SHORTEST` words shares the words of the block before it evenly.
+    See `wikitext.parse` for what is left of wikitext and `segments.split_words` for where passages end. Titles are
+    NFC-normalised. For links, sentences and several languages, see `wikipedia.make_corpus`, which goes on after
+    damage; this function refuses a damaged dump.
 
     Args:
       dump_path: `pages-articles` XML, plain, `.bz2` (multistream too) or `.gz`. Of several revisions of a page
@@ -99,257 +128,296 @@ def passages_from_dump(
       progress: show a bar; None shows it on a terminal only.
 
     Raises:
-      InputError: if the dump is missing, cut off or not a dump (with the number of pages read and the title
-        it broke off near), or mwxml and mwparserfromhell are not installed.
+      InputError: if the dump is missing, damaged or not a dump (with the number of pages read and the title
+        it broke off near), or mwparserfromhell is not installed.
     """
     counts = DumpCounts()
     write_passages(out_tsv, _passages(Path(dump_path), words, first_id, counts, progress))
     return counts
 
 
-def split_words(text: str, words: int = 100) -> list[str]:
-    """Returns consecutive blocks of at most `words` words, each with single blanks; see `passages_from_dump`.
-
-    Put together again they are the text, but for blanks.
-    """
-    return [block for block, _ in _blocks(text, words)]
-
-
-def plain_text(wikitext: str, skipped_prefixes: frozenset[str] = frozenset({"file", "image", "category"})) -> str:
-    """Returns the running text of wikitext, one line a paragraph or list item.
-
-    Args:
-      wikitext: of one page.
-      skipped_prefixes: names, in lower case, of the namespaces whose links show nothing as text (files,
-        categories) in the wiki's own language.
-
-    Raises:
-      mwparserfromhell.parser.ParserError: if the parser gives up.
-    """
-    mwparserfromhell = _import("mwparserfromhell")
-    # The parser takes quote marks for style; without them it is faster, and they are removed here.
-    code = mwparserfromhell.parse(wikitext, skip_style_tags=True)
-    text = "".join(_shown(code, mwparserfromhell.nodes, skipped_prefixes))
-    text = re.sub(r"'{2,5}", "", _SWITCH.sub("", text).replace("\0", " "))
-    text = _TABLE_LINE.sub("", text)
-    text = _OPENED_BY_COMMA.sub(r"\1", _EMPTY_BRACKETS.sub("", text))
-    text = _BEFORE_COMMA.sub("", text)
-    lines = (" ".join(line.split()) for line in text.splitlines())
-    return "\n".join(line for line in (line.lstrip("*#:;, ") for line in lines) if line)
-
-
 def _passages(path: Path, words: int, first_id: int, counts: DumpCounts, progress: bool | None) -> Iterator[Passage]:
     for title, text in _articles(path, counts, progress):
-        blocks = _blocks(text, words)
-        if not blocks:
+        found = blocks(text, words)
+        if not found:
             counts.empty += 1
             continue
         counts.articles += 1
-        for block, length in blocks:
-            yield Passage(str(first_id + counts.passages), block, title)
+        for start, end, length in found:
+            yield Passage(str(first_id + counts.passages), " ".join(text[start:end].split()), title)
             counts.passages += 1
             counts.words += length
 
 
 def _articles(path: Path, counts: DumpCounts, progress: bool | None) -> Iterator[tuple[str, str]]:
     """Yields title and plain text of each article; counts all pages and those left out."""
-    parser = _import("mwparserfromhell").parser
-    with _opened(path, progress) as file:
-        for page in _pages(file, path):
+    parser = import_parser().parser
+    site = read_site(path)
+    with _shown_progress(path, progress) as told:
+        for page in read_pages(path, told=told):
+            if isinstance(page, Damage):
+                near = f", near {page.title!r}" if page.title else ""
+                raise InputError(
+                    f"broken off after {counts.pages} pages{near} (byte {page.offset}: {page.detail})",
+                    file=path,
+                    remedy="is it a pages-articles dump? fetch it again",
+                )
             counts.pages += 1
-            if page.namespace != 0:
-                counts.other_namespaces += 1
-            elif page.is_redirect:
-                counts.redirects += 1
-            elif page.model != "wikitext":
-                counts.other_models += 1
-            else:
+            reason = not_an_article(page)
+            if reason is None:
                 try:
-                    text = plain_text(page.text, page.skipped_prefixes)
+                    yield page.title, plain_text(page.text, site)
+                    continue
                 except (parser.ParserError, RecursionError):
-                    counts.unparsed += 1
-                else:
-                    yield page.title, text
+                    reason = "unparsed"
+            setattr(counts, reason, getattr(counts, reason) + 1)
 
 
-class _Page(NamedTuple):
-    title: str
-    namespace: int
-    is_redirect: bool
-    model: str
-    text: str
-    skipped_prefixes: frozenset[str]
+def not_an_article(page: DumpPage) -> str | None:
+    """Returns why a page is no article by its kind, as a field of `DumpCounts`, or None if it is one."""
+    if page.namespace != 0:
+        return "other_namespaces"
+    if page.redirect is not None:
+        return "redirects"
+    return None if page.model == "wikitext" else "other_models"
 
 
-def _pages(file: IO, path: Path) -> Iterator[_Page]:
-    """Yields all pages of a dump, each with its last revision."""
-    mwxml, elements = _import("mwxml"), _import("mwxml.element_iterator")
-    count, title = 0, ""
+def read_site(path: str | os.PathLike) -> Site:
+    """Returns what the head of a dump says of its wiki; names of namespaces in English are always known.
+
+    Raises:
+      InputError: if the file is missing or in an unknown encoding.
+    """
+    head = b""
+    blocks_ = _decoded(Path(path), 0, None, lambda _: None)
     try:
-        root = elements.ElementIterator.from_file(file)
-        dump = mwxml.Dump.from_element(root)
-        skipped = _skipped_prefixes(dump.site_info)
-        for page in dump.pages:
-            title = unicodedata.normalize("NFC", page.title)
-            text, model = "", "wikitext"
-            for revision in page:
-                text, model = revision.text or "", revision.model or "wikitext"
-            redirect = page.redirect is not None or text.lstrip()[:9].upper() == "#REDIRECT"
-            yield _Page(title, page.namespace, redirect, model, text, skipped)
-            # Without this the tree keeps an empty element for every page read.
-            root.element.clear()
-            count += 1
-    except Exception as error:  # on a broken dump mwxml raises whatever its code trips over
-        near = f", near {title!r}" if title else ""
-        raise InputError(
-            f"broken off after {count} pages{near} ({type(error).__name__}: {error})",
-            file=path,
-            remedy="is it a pages-articles dump? fetch it again",
-        ) from error
+        while b"</siteinfo>" not in head and _PAGE not in head and len(head) < _BLOCK:
+            head += next(blocks_)
+        end = head.index(b"</siteinfo>") + len(b"</siteinfo>")
+        info = ElementTree.fromstring(head[head.index(b"<siteinfo>") : end])
+    except (StopIteration, ValueError, ElementTree.ParseError, EOFError, OSError):
+        return Site()  # what is wrong with it is told by whoever reads the pages
+    spaces = [(int(space.get("key", "0")), (space.text or "").strip().lower()) for space in info.iter("namespace")]
+    case = next((space.get("case") for space in info.iter("namespace") if space.get("key") == "0"), None)
+    known = Site()
+    return Site(
+        known.hidden | {name for key, name in spaces if key in _HIDDEN_NAMESPACES},
+        known.namespaces | {name for key, name in spaces if key != 0 and name},
+        (case or info.findtext("case")) == "case-sensitive",
+    )
 
 
-def _skipped_prefixes(site_info: Any) -> frozenset[str]:
-    """Returns the names of the file, media and category namespaces, English and the wiki's own, in lower case."""
-    own = {space.name.lower() for space in site_info.namespaces or () if space.id in _SKIPPED_NAMESPACES and space.name}
-    return frozenset({"file", "image", "media", "category"} | own)
+def read_pages(
+    path: str | os.PathLike,
+    start: int = 0,
+    length: int | None = None,
+    *,
+    max_page_bytes: int = MAX_PAGE_BYTES,
+    told: Callable[[int], object] = lambda _: None,
+) -> Iterator[DumpPage | Damage]:
+    """Streams the pages of a dump, or of some of its streams, in constant memory.
 
+    A page that can't be read is told as `Damage` in its place, and the next one follows; a damage `cut_off` is the
+    last.
 
-def _shown(code: Any, nodes: Any, skipped: frozenset[str]) -> Iterator[str]:
-    """Yields what a reader sees of parsed wikitext as running text."""
-    for node in code.nodes:
-        if isinstance(node, nodes.Text):
-            yield node.value
-        elif isinstance(node, nodes.Wikilink):
-            yield from _shown_link(node, nodes, skipped)
-        elif isinstance(node, nodes.ExternalLink):
-            if node.brackets and node.title is not None:
-                yield from _shown(node.title, nodes, skipped)
-        elif isinstance(node, nodes.HTMLEntity):
-            yield _entity(node)
-        elif isinstance(node, nodes.Heading):
-            yield "\n"
-        elif isinstance(node, nodes.Tag):
-            tag = str(node.tag).strip().lower()
-            if tag in _BREAKING_TAGS:
-                yield "\n"
-            if tag not in _SKIPPED_TAGS and node.contents is not None:
-                yield from _shown(node.contents, nodes, skipped)
+    Args:
+      path: XML, plain, `.bz2` or `.gz`, in UTF-8 or the encoding that it declares.
+      start, length: bytes of the compressed file: whole streams of a multistream dump; None: to its end.
+      max_page_bytes: longer pages are passed over.
+      told: called with the number of bytes of the file each time some were read.
 
-
-def _entity(node: Any) -> str:
-    try:
-        character = node.normalize()
-    except ValueError:
-        return " "
-    # A control character or half a surrogate pair is no text, however it is spelt.
-    return " " if unicodedata.category(character) in ("Cc", "Cs") else character
-
-
-def _shown_link(link: Any, nodes: Any, skipped: frozenset[str]) -> Iterator[str]:
-    target = str(link.title).strip()
-    prefix, colon, _ = target.partition(":")
-    if colon and prefix.strip().lower().replace("_", " ") in skipped:
-        return
-    if link.text is not None:
-        yield from _shown(link.text, nodes, skipped)
-    elif not _OTHER_WIKI.match(target):  # [[fi:Sivu]]: shown beside the page, not in it
-        yield target.lstrip(":")
-
-
-def _blocks(text: str, words: int) -> list[tuple[str, int]]:
-    """Returns consecutive blocks and the number of words in each."""
-    units = list(_units(text))
-    bounds = [*range(0, len(units), words), len(units)]
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] < SHORTEST:
-        bounds[-2] = (bounds[-3] + bounds[-1] + 1) // 2
-    return [("".join(units[a:b]).strip(), b - a) for a, b in pairwise(bounds)]
-
-
-def _units(text: str) -> Iterator[str]:
-    """Yields the text's words, each with a blank before it where the text has one."""
-    for token in text.split():
-        if not (_HAN_KANA.search(token) or _THAI_LAO_BURMESE_KHMER.search(token)):
-            yield " " + token
+    Raises:
+      InputError: if the file is missing or declares an unknown encoding.
+    """
+    title, cutter = "", _Cutter(max_page_bytes)
+    for offset, chunk in _cut(cutter, Path(path), start, length, told):
+        if isinstance(chunk, Damage):
+            yield chunk._replace(title=chunk.title or title)
             continue
-        blank = " "
-        for piece in _pieces(token):
-            yield blank + piece
-            blank = ""
+        try:
+            page = _page(chunk, offset)
+        except UnicodeDecodeError as error:
+            place = offset + error.start
+            yield Damage("encoding", place, _title(chunk) or title, f"not UTF-8 ({error.reason})")
+        except (ElementTree.ParseError, ValueError, TypeError) as error:
+            yield Damage("broken_xml", offset, _title(chunk) or title, str(error))
+        else:
+            title = page.title
+            yield page
 
 
-def _pieces(token: str) -> Iterator[str]:
-    """Cuts a token with letters of an unspaced script into words of a fixed number of characters."""
-    piece, held, size = "", 0, 0
-    for character in _characters(token):
-        limit = _word_size(character)
-        if limit and held and (limit != size or held >= size):
-            yield piece
-            piece, held = "", 0
-        piece += character
-        if limit:  # signs go with the letters before them
-            held, size = held + 1, limit
-    yield piece
+def _cut(
+    cutter: "_Cutter", path: Path, start: int, length: int | None, told: Callable[[int], object]
+) -> Iterator[tuple[int, bytes | Damage]]:
+    try:
+        for block in _decoded(path, start, length, told):
+            yield from cutter.feed(block)
+    except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
+        yield cutter.offset, Damage("cut_off", cutter.offset, "", f"{type(error).__name__}: {error}")
+        return
+    if start == 0 and length is None:
+        yield from cutter.finish()
 
 
-def _word_size(character: str) -> int:
-    if _HAN_KANA.match(character):
-        return _HAN_KANA_WORD
-    if _THAI_LAO_BURMESE_KHMER.match(character):
-        return _OTHER_WORD
-    return _WHOLE if character[0].isalnum() else 0
+def _page(chunk: bytes, offset: int) -> DumpPage:
+    element = ElementTree.fromstring(chunk.decode("utf-8"))
+    title = element.findtext("title")
+    if not title:
+        raise ValueError("no title")
+    revisions = element.findall("revision")
+    text, model = "", "wikitext"
+    if revisions:
+        text, model = revisions[-1].findtext("text") or "", revisions[-1].findtext("model") or "wikitext"
+    redirect = element.find("redirect")
+    target = None
+    if redirect is not None or text.lstrip()[:9].upper() == "#REDIRECT":
+        told = _REDIRECT.match(text)
+        target = (redirect.get("title") if redirect is not None else None) or (told[1] if told else "")
+    namespace = int(element.findtext("ns") or 0)
+    id_ = (element.findtext("id") or "").strip()
+    return DumpPage(id_, unicodedata.normalize("NFC", title), namespace, target, model, text, offset, len(chunk))
 
 
-def _characters(text: str) -> Iterator[str]:
-    """Yields characters as a reader counts them: a letter with its marks."""
-    character = ""
-    for c in text:
-        joined = c in _JOINERS or unicodedata.category(c)[0] == "M" or (character and character[-1] in _STACKERS)
-        if character and not joined:
-            yield character
-            character = ""
-        character += c
-    if character:
-        yield character
+def _title(chunk: bytes) -> str:
+    found = re.search(rb"<title>([^<]{1,1000})</title>", chunk[:4000])
+    return unicodedata.normalize("NFC", unescape(found[1].decode("utf-8", "replace"))) if found else ""
 
 
-@contextmanager
-def _opened(path: Path, progress: bool | None) -> Iterator[IO]:
-    """Opens a dump for reading and shows how much of it is read."""
+class _Cutter:
+    """Cuts a stream of bytes into pages (`<page>` to `</page>`).
+
+    In MediaWiki's XML a `<` of a page's text is always escaped, so the tags can be looked for.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = b""
+        self._base = 0  # offset of what is held
+        self._inside = False
+        self._dropped, self._name = 0, ""  # of a page that is too long to be held
+        self._begun = self._closed = False
+
+    @property
+    def offset(self) -> int:
+        """Where the page that is being read starts, or else where reading stands."""
+        return self._base - self._dropped
+
+    def feed(self, block: bytes) -> Iterator[tuple[int, bytes | Damage]]:
+        """Yields the pages that end in this block, with the offset of each."""
+        self._held += block
+        self._begun = self._begun or b"<mediawiki" in self._held[:4096]
+        while self._inside or self._found_start():
+            end = self._held.find(_END)
+            first = 0 if self._dropped else len(_PAGE)
+            again = self._held.find(_PAGE, first, end if end >= 0 else len(self._held))
+            if again >= 0:
+                name = self._name or _title(self._held[:again])
+                yield self.offset, Damage("broken_xml", self.offset, name, "no </page>")
+                self._skip(again)
+                self._dropped, self._name = 0, ""
+            elif end >= 0:
+                end += len(_END)
+                size = self._dropped + end
+                if size > self._limit:
+                    problem = f"{size} bytes, more than {self._limit}"
+                    yield self.offset, Damage("too_large", self.offset, self._name or _title(self._held), problem)
+                else:
+                    yield self._base, self._held[:end]
+                self._skip(end)
+                self._inside, self._dropped, self._name = False, 0, ""
+            else:
+                if len(self._held) + self._dropped > self._limit:
+                    self._name = self._name or _title(self._held)
+                    self._dropped += self._skip(len(self._held) - len(_END))
+                return
+
+    def finish(self) -> Iterator[tuple[int, Damage]]:
+        """Yields what is missing at the end of a whole file."""
+        if self._inside:
+            name = self._name or _title(self._held)
+            yield self.offset, Damage("cut_off", self.offset, name, "the file ends within a page")
+        elif not self._closed:
+            problem = f"no {_LAST.decode()} at the end" if self._begun else "no <mediawiki> at the start"
+            yield self._base, Damage("cut_off", self._base, "", problem)
+
+    def _found_start(self) -> bool:
+        at = self._held.find(_PAGE)
+        self._inside = at >= 0
+        if not self._inside:
+            self._closed = self._closed or _LAST in self._held
+            at = max(0, len(self._held) - len(_LAST) + 1)  # the start of a tag may be held
+        self._skip(at)
+        return self._inside
+
+    def _skip(self, size: int) -> int:
+        self._held = self._held[size:]
+        self._base += size
+        return size
+
+
+def _decoded(path: Path, start: int, length: int | None, told: Callable[[int], object]) -> Iterator[bytes]:
+    """Yields blocks of the uncompressed file in UTF-8 (or what claims to be)."""
+    decoder = None
+    for i, block in enumerate(_unpacked(path, start, length, told)):
+        if i == 0 and start == 0:
+            name = next((name for mark, name in _MARKS if block.startswith(mark)), None)
+            declared = _ENCODING.match(block[:200])
+            name = name or (declared[1].decode("ascii", "replace") if declared else "utf-8")
+            try:
+                codec = codecs.lookup(name)
+            except LookupError as error:
+                raise InputError(
+                    f"in an unknown encoding, {name!r}", file=path, remedy="convert it to UTF-8"
+                ) from error
+            # UTF-8 is left as it is: a page that is not valid is refused alone.
+            decoder = None if codec.name == "utf-8" else codec.incrementaldecoder("strict")
+        yield block if decoder is None else decoder.decode(block).encode("utf-8")
+
+
+def _unpacked(path: Path, start: int, length: int | None, told: Callable[[int], object]) -> Iterator[bytes]:
     try:
         raw = open(path, "rb")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", file=path) from error
-    bar = tqdm(
-        total=path.stat().st_size,
-        desc=f"reading {path.name}",
-        unit="B",
-        unit_scale=True,
-        disable=None if progress is None else not progress,
-    )
-    with raw, bar:
-        unpack = {".bz2": bz2.BZ2File, ".gz": lambda file: gzip.GzipFile(fileobj=file)}.get(path.suffix)
-        file = unpack(raw) if unpack else raw
-        yield _Followed(file, raw, bar)
+    with raw:
+        raw.seek(start)
+        part = _Part(raw, length, told)
+        # `read1` gives what was unpacked before a file breaks off; `read` would lose it.
+        if path.suffix == ".bz2":
+            read = bz2.BZ2File(part).read1
+        elif path.suffix == ".gz":
+            read = gzip.GzipFile(fileobj=part).read1
+        else:
+            read = part.read
+        while block := read(_BLOCK):
+            yield block
 
 
-class _Followed:
-    """A file whose reading moves a bar; the XML parser asks for nothing but `read`."""
+class _Part:
+    """Some bytes of a file; tells how many were read."""
 
-    def __init__(self, file: IO, raw: IO, bar: tqdm) -> None:
-        self._file, self._raw, self._bar = file, raw, bar
+    def __init__(self, raw: IO, length: int | None, told: Callable[[int], object]) -> None:
+        self._raw, self._left, self._told = raw, length, told
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._bar.update(self._raw.tell() - self._bar.n)
+        if self._left is not None:
+            size = self._left if size < 0 else min(size, self._left)
+            self._left -= size
+        data = self._raw.read(size)
+        self._told(len(data))
         return data
 
+    def seekable(self) -> bool:
+        return False
 
-def _import(name: str) -> Any:
-    import importlib
 
+@contextmanager
+def _shown_progress(path: Path, progress: bool | None) -> Iterator[Callable[[int], object]]:
+    """A bar of how much of a dump is read."""
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f"Wikipedia dumps can't be read without {name}", remedy="pip install 'class-jax[data]'"
-        ) from error
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", file=path) from error
+    hidden = None if progress is None else not progress
+    with tqdm(total=size, desc=f"reading {path.name}", unit="B", unit_scale=True, disable=hidden) as bar:
+        yield bar.update

@@ -76,7 +76,8 @@ _HOME = ("country_of_city", "river_country", "mountain_country", "person_country
 _AT_HOME = ("country", "city", "river", "mountain", "person", "work")
 # A page of more words is spread evenly over several passages, each below 200 tokens; Korean packs more into a word.
 _PASSAGE_WORDS = {**dict.fromkeys(LANGUAGES, 24), "ko": 20}
-_UNSPACED = {"ja": 2}  # languages without blanks between words: characters counted as one word
+UNSPACED = {"ja": 2}
+"""Languages without blanks between words: characters counted as one word."""
 _PHRASINGS = 4  # training questions that ask for one side of a fact in a language
 _HELD_OUT = 98  # held-out questions per language
 _UNSEEN = 0.15  # share of them whose fact no training question asks
@@ -335,17 +336,18 @@ def _rows(file: Traversable, header: tuple[str, ...]) -> Iterator[tuple[int, lis
             yield line, row
 
 
-def _hash(*parts: str) -> int:
+def stable_hash(*parts: str) -> int:
+    """Returns a number of 64 bits that depends on the parts alone."""
     return int.from_bytes(hashlib.sha256("\t".join(parts).encode()).digest()[:8], "big")
 
 
-def _pages(tables: Tables) -> dict[str, list[Telling]]:
+def planned_pages(tables: Tables) -> dict[str, list[Telling]]:
     """Plans what each entity's page tells: the lead, its own facts, then what others' facts say of it."""
     objects = {fact[:2]: fact.object for fact in tables.facts}
     own = {entity: [Telling(entity, None, "lead", 0)] for entity in tables.types}
     others: dict[str, list[Telling]] = defaultdict(list)
     for fact in tables.facts:
-        variant = _hash(*fact) % 2
+        variant = stable_hash(*fact) % 2
         own[fact.subject].append(Telling(fact.subject, fact, "statements", variant))
         if fact.object in tables.types:
             others[fact.object].append(Telling(fact.object, fact, "reverse", variant))
@@ -356,7 +358,8 @@ def _pages(tables: Tables) -> dict[str, list[Telling]]:
     return {entity: own[entity] + others[entity] for entity in tables.types}
 
 
-def _sentence(tables: Tables, telling: Telling, language: str) -> Sentence:
+def sentence_of(tables: Tables, telling: Telling, language: str) -> Sentence:
+    """Returns the sentence of a page in a language."""
     templates = tables.templates[language]
     if telling.fact is None:
         template, slots = templates["lead"][tables.types[telling.page]], {"s": telling.page}
@@ -388,17 +391,17 @@ def _read_links(marked: str) -> tuple[str, tuple[Link, ...]]:
 
 def _passages(tables: Tables) -> list[PagePassage]:
     passages: list[PagePassage] = []
-    pages = _pages(tables)
+    pages = planned_pages(tables)
     for language in LANGUAGES:
         for page, tellings in pages.items():
-            for sentences in _split([_sentence(tables, telling, language) for telling in tellings], language):
+            for sentences in _split([sentence_of(tables, telling, language) for telling in tellings], language):
                 passages.append(PagePassage(str(len(passages) + 1), language, page, tuple(sentences)))
     return passages
 
 
 def _split(sentences: list[Sentence], language: str) -> Iterator[list[Sentence]]:
     """Spreads a page's sentences evenly over as few passages of about `_PASSAGE_WORDS` words as hold them."""
-    size = _UNSPACED.get(language)
+    size = UNSPACED.get(language)
     words = [len(s.text) / size if size else len(s.text.split()) for s in sentences]
     share = sum(words) / math.ceil(sum(words) / _PASSAGE_WORDS[language])
     groups: dict[int, list[Sentence]] = defaultdict(list)
@@ -415,7 +418,7 @@ def _write_corpus(folder: Path, tables: Tables, passages: list[PagePassage], cou
         (
             Passage(
                 passage.id,
-                ("" if passage.language in _UNSPACED else " ").join(s.text for s in passage.sentences),
+                ("" if passage.language in UNSPACED else " ").join(s.text for s in passage.sentences),
                 tables.name(passage.page, passage.language),
             )
             for passage in passages
@@ -475,11 +478,11 @@ def _held_out(tables: Tables) -> tuple[list[Asked], set[Asked]]:
       The questions, and those among them that no training question asks.
     """
     groups: dict[tuple[str, str], list[Asked]] = defaultdict(list)
-    for asked in sorted(_askable(tables), key=lambda a: _hash("held out", *a.fact, a.direction)):
+    for asked in sorted(_askable(tables), key=lambda a: stable_hash("held out", *a.fact, a.direction)):
         groups[asked.fact.relation, asked.direction].append(asked)
     turns = sorted((turn, key, asked) for key, group in groups.items() for turn, asked in enumerate(group))
     drawn = [asked for _, _, asked in turns[:_HELD_OUT]]
-    ranked = sorted(drawn, key=lambda a: _hash("unseen", *a.fact, a.direction))
+    ranked = sorted(drawn, key=lambda a: stable_hash("unseen", *a.fact, a.direction))
     return drawn, set(ranked[: round(_UNSEEN * len(drawn))])
 
 

@@ -1,0 +1,303 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""From dumps to training data, configured by gin: the steps of `class-jax make-data` in their order.
+
+    corpus      dumps -> pages, passages
+    mining      pages -> pairs
+    parallel    pairs -> stage1/parallel.tsv
+    lists       stage1, passages -> stage1_lists/lists.jsonl
+    anchors     pages, passages -> anchors
+    questions   anchors -> stage2/anchor_questions.tsv
+
+`gin/data/encyclopaedia.gin` is a small configuration, `gin/data/paper.gin` the paper's.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gin
+from class_jax.corpus.stages import RECORD, RunnerConfig, stage_record
+from class_jax.corpus.wikipedia import CorpusConfig, WikiFiles, damage, make_corpus
+from class_jax.errors import InputError, nearest
+from class_jax.files import replacing, write_json
+from class_jax.llm import ChatClient, EndpointConfig
+from class_jax.synthesis import anchors, pairs, parallel, stage2
+from class_jax.synthesis.anchors import AnchorConfig
+from class_jax.synthesis.pairs import MiningConfig
+from class_jax.synthesis.parallel import ParallelConfig
+from class_jax.synthesis.stage2 import QuestionConfig
+from class_jax.synthesis.teacher_lists import LISTS_STAGE, write_lists
+from class_jax.training.teacher import Bm25TeacherConfig, ModelTeacherConfig
+from class_jax.translation import DictionaryTranslator, Translator
+
+COUNTS = "counts.json"
+_REPLIES = "translations.sqlite"
+
+
+@dataclass(frozen=True)
+class TranslatorConfig:
+    """What translates English sentences, for the paper's ablation (`ParallelConfig.source = "translation"`).
+
+    Attributes:
+      model: mBART-50 many-to-many, by folder or hub id.
+      dictionaries: folder of `en-{language}.txt`: word by word.
+      endpoint: a language model.
+    """
+
+    model: str | None = None
+    dictionaries: str | None = None
+    endpoint: EndpointConfig | None = None
+
+    def __post_init__(self):
+        if sum(way is not None for way in (self.model, self.dictionaries, self.endpoint)) != 1:
+            remedy = "set one of model, dictionaries, endpoint"
+            raise InputError("names none or several", key="TranslatorConfig", remedy=remedy)
+
+    @contextlib.contextmanager
+    def opened(self, work: Path) -> Iterator[Translator]:
+        """Opens it; an endpoint's replies are kept in the work folder."""
+        if self.dictionaries is not None:
+            yield DictionaryTranslator(self.dictionaries)
+            return
+        from class_jax.translators import EndpointTranslator, MBartTranslator
+
+        if self.endpoint is None:
+            yield MBartTranslator.from_pretrained(self.model)
+            return
+        with ChatClient(self.endpoint, work / _REPLIES) as client:
+            yield EndpointTranslator(client)
+
+
+@dataclass(frozen=True)
+class MakeDataConfig:
+    """What training data are made of; a step whose settings are None is left out.
+
+    Attributes:
+      dumps: `pages-articles` files by language; passages are numbered in this order of languages.
+      langlinks: SQL dumps of language links by language, where there are.
+      page_tables: SQL dumps of the table `page` by language, where `dumps` are only a part of a wiki.
+      sitelinks: Wikidata dumps or light tables of language links.
+      corpus: settings of pages and passages.
+      mining: of parallel sentences.
+      parallel: of stage-1 queries.
+      translator: for the source "translation" of `parallel`.
+      lists: the English teacher that retrieves the stage-1 queries' passages.
+      anchors: of examples of stage 2.
+      questions: made of these.
+      runner: what runs the pipelines.
+    """
+
+    dumps: Mapping[str, str | Sequence[str]]
+    langlinks: Mapping[str, str] = field(default_factory=dict)
+    page_tables: Mapping[str, str] = field(default_factory=dict)
+    sitelinks: Sequence[str] = ()
+    corpus: CorpusConfig = CorpusConfig()
+    mining: MiningConfig | None = None
+    parallel: ParallelConfig | None = None
+    translator: TranslatorConfig | None = None
+    lists: Bm25TeacherConfig | ModelTeacherConfig | None = None
+    anchors: AnchorConfig | None = None
+    questions: QuestionConfig | None = None
+    runner: RunnerConfig = RunnerConfig()
+
+    def check(self, out: Path) -> None:
+        """Finds before any work what later steps would stop at.
+
+        Raises:
+          InputError: for a language without a dump, or a step that needs another's work which is neither configured
+            nor done.
+        """
+        for name, step in (("mining", self.mining), ("anchors", self.anchors)):
+            for language in () if step is None else (pairs.ENGLISH, *step.languages):
+                if language not in self.dumps:
+                    remedy = f"name it in dumps, or leave the language out; {nearest(language, self.dumps)}"
+                    raise InputError("has no dump", key=f"{name}: language {language}", remedy=remedy)
+        for name, before, stage in (
+            ("parallel", "mining", pairs.STAGE),
+            ("lists", "parallel", parallel.STAGE),
+            ("questions", "anchors", anchors.STAGE),
+        ):
+            missing = getattr(self, before) is None and not (out / stage / RECORD).exists()
+            if getattr(self, name) is not None and missing:
+                raise InputError(f"needs {before}", key=f"MakeDataConfig.{name}", remedy=f"set {before} too")
+
+    @property
+    def wikis(self) -> list[WikiFiles]:
+        """The files of each wiki.
+
+        Raises:
+          InputError: if a table is given for a language without a dump.
+        """
+        for name in ("langlinks", "page_tables"):
+            for language in getattr(self, name):
+                if language not in self.dumps:
+                    remedy = nearest(language, self.dumps)
+                    raise InputError("has no dump", key=f"{name}: language {language}", remedy=remedy)
+        return [
+            WikiFiles(
+                language,
+                (files,) if isinstance(files, str) else tuple(files),
+                self.langlinks.get(language),
+                self.page_tables.get(language),
+            )
+            for language, files in self.dumps.items()
+        ]
+
+
+@dataclass(frozen=True)
+class MadeData:
+    """What was made.
+
+    Attributes:
+      counts: of every stage, by its name.
+      damage: what of the input could not be read and was passed over, by stage and reason.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    damage: Mapping[str, int]
+
+
+Step = Callable[[MakeDataConfig, Path, bool | None, bool], Mapping[str, Mapping[str, int]]]
+"""Makes its part of the data from the configuration, the work folder, `progress` and `force`; returns its stages'
+counts by name."""
+
+
+def _corpus(config: MakeDataConfig, out: Path, progress: bool | None, force: bool) -> Mapping[str, Mapping[str, int]]:
+    return make_corpus(
+        config.wikis,
+        out,
+        config=config.corpus,
+        sitelinks=tuple(config.sitelinks),
+        runner=config.runner,
+        progress=progress,
+        force=force,
+    )
+
+
+def _mining(config: MakeDataConfig, out: Path, progress: bool | None, force: bool) -> Mapping[str, Mapping[str, int]]:
+    return {pairs.STAGE: pairs.mine_pairs(out, config.mining, config.runner, progress, force=force)}
+
+
+def _parallel(config: MakeDataConfig, out: Path, progress: bool | None, force: bool) -> Mapping[str, Mapping[str, int]]:
+    opened = contextlib.nullcontext() if config.translator is None else config.translator.opened(out)
+    with opened as translator:
+        made = parallel.write_parallel(out, config.parallel, progress, translator=translator, force=force)
+    return {parallel.STAGE: made}
+
+
+def _lists(config: MakeDataConfig, out: Path, progress: bool | None, force: bool) -> Mapping[str, Mapping[str, int]]:
+    return {LISTS_STAGE: write_lists(out, config.lists, progress, force=force)}
+
+
+def _anchors(config: MakeDataConfig, out: Path, progress: bool | None, force: bool) -> Mapping[str, Mapping[str, int]]:
+    return {anchors.STAGE: anchors.find_anchor_examples(out, config.anchors, config.runner, progress, force=force)}
+
+
+def _questions(
+    config: MakeDataConfig, out: Path, progress: bool | None, force: bool
+) -> Mapping[str, Mapping[str, int]]:
+    made = stage2.make_questions(out, config.questions, config.runner, progress, force=force)
+    prompted = config.questions.transformer != "rules" and config.questions.meta_examples is None
+    meta = {stage2.META_STAGE: stage_record(out / stage2.META_STAGE)["counts"]} if prompted else {}
+    return {**meta, stage2.STAGE: made}
+
+
+STEPS: tuple[tuple[str, Step], ...] = (
+    ("corpus", _corpus),
+    ("mining", _mining),
+    ("parallel", _parallel),
+    ("lists", _lists),
+    ("anchors", _anchors),
+    ("questions", _questions),
+)
+"""The steps by name, in their order: each finds what those before it left in the work folder."""
+
+
+def run_steps(
+    config: MakeDataConfig,
+    out: str | os.PathLike,
+    *,
+    progress: bool | None = None,
+    force: bool = False,
+    steps: Sequence[tuple[str, Step]] = STEPS,
+) -> Iterator[tuple[str, Mapping[str, Mapping[str, int]]]]:
+    """Runs the steps that are configured; what is done is not made again.
+
+    After each step the counts of all up to it are written to `out/counts.json`, by stage.
+
+    Args:
+      config: what from.
+      out: the work folder.
+      progress: show bars; None shows them on a terminal only.
+      force: make again what was made from other inputs.
+      steps: which.
+
+    Yields:
+      Each step's name when it is done, with the counts of its stages.
+
+    Raises:
+      InputError: for input that can't be used at all, or a service that can't; the finished stages stay. Damage that
+        can be passed over is counted instead.
+    """
+    out = Path(out)
+    config.check(out)
+    counts: dict[str, Mapping[str, int]] = {}
+    for name, step in steps:
+        if getattr(config, name, None) is None:
+            continue
+        found = step(config, out, progress, force)
+        counts |= found
+        write_json(out / COUNTS, counts)
+        yield name, found
+
+
+def make_data(config: MakeDataConfig, out: str | os.PathLike, **options: object) -> MadeData:
+    """Makes all data; arguments as for `run_steps`."""
+    counts: dict[str, Mapping[str, int]] = {}
+    for _, found in run_steps(config, out, **options):
+        counts |= found
+    return MadeData(counts, damage(counts))
+
+
+def configured(
+    files: Sequence[str], bindings: Sequence[str] = (), runner: Mapping[str, object] | None = None
+) -> MakeDataConfig:
+    """Returns the configuration that gin files describe.
+
+    Args:
+      files, bindings: gin's.
+      runner: settings of `RunnerConfig` that take the place of the files'; those that are None don't.
+
+    Raises:
+      InputError: naming the file and line at fault.
+    """
+    from class_jax.training.gin_errors import explained
+    from class_jax.training.main import parse
+
+    parse(files, bindings)
+    try:
+        config = gin.get_configurable(MakeDataConfig)()
+    except (RuntimeError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise explained(error, files) from error
+    chosen = {name: value for name, value in (runner or {}).items() if value is not None}
+    return replace(config, runner=replace(config.runner, **chosen)) if chosen else config
+
+
+def keep_configuration(out: str | os.PathLike) -> None:
+    """Writes the gin configuration in force to `out/config.gin`."""
+    with replacing(Path(out) / "config.gin") as file:
+        file.write(gin.config_str())
+
+
+def read_rate(out: str | os.PathLike) -> float | None:
+    """Returns the speed at which pages were made, in MB of XML per second and core, over all languages."""
+    size = microseconds = 0
+    for path in (Path(out) / "pages").glob(f"*/{RECORD}"):
+        counts = stage_record(path.parent)["counts"]
+        size += counts.get("bytes", 0)
+        microseconds += counts.get("microseconds", 0)
+    return size / microseconds if microseconds else None
