@@ -2,6 +2,7 @@
 import dataclasses
 import itertools
 import json
+import resource
 
 import jax.numpy as jnp
 import numpy as np
@@ -275,6 +276,21 @@ def test_killed_build_goes_on(tmp_path, store, monkeypatch):
     assert again.manifest["files"] == whole.manifest["files"]
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["codec.npz", "manifest.json", "segments"]
     assert len(list((tmp_path / "r" / "segments").iterdir())) == 4
+
+
+def test_a_full_disk_is_one_line_and_the_build_goes_on(tmp_path, store):
+    """The system itself refuses to write on: files may not grow beyond what a segment takes."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, most))
+    try:
+        with pytest.raises(InputError, match=r"could not be written .*; free some space"):
+            build_residual(store, tmp_path / "r", settings=SETTINGS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    with pytest.raises(InputError, match="no index here"):
+        open_index(tmp_path / "r")
+    assert build_residual(store, tmp_path / "r", settings=SETTINGS).num_passages == 150
+    assert open_index(tmp_path / "r", verify=True).num_passages == 150
 
 
 def test_folder_of_another_index(tmp_path, store):
