@@ -23,7 +23,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from class_jax.errors import InputError
 from class_jax.reply_cache import Reply, ReplyCache
@@ -125,6 +125,13 @@ class Failure:
 
     reason: str
     detail: str
+
+
+class ChatModel(Protocol):
+    """What answers chat requests: `ChatClient`, or `class_jax.llm_local.LocalChatModel`."""
+
+    def complete(self, tagged: Iterable[tuple[T, ChatRequest]]) -> Iterator[tuple[T, Reply | Failure]]:
+        """Yields the outcome of each request with its tag, in their order."""
 
 
 @dataclass

@@ -1,6 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Shared fixtures: where the parity fixtures and the real public data lie, if they are there at all."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -26,3 +27,17 @@ def real_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the real public data (../shared/data) is not on this machine")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory) -> Path:
+    """Folder of a demo run that has its data and no training yet; made once for all test processes."""
+    from class_jax.demo.run import prepare
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with open(shared / "demo.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepare(shared / "demo")
+    return shared / "demo"

@@ -3,6 +3,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -21,7 +22,8 @@ SHORT = [
 ]
 
 
-def test_the_whole_job_in_a_few_steps(tmp_path):
+def test_the_whole_job_in_a_few_steps(demo_folder, tmp_path):
+    shutil.copytree(demo_folder / "data", tmp_path / "demo" / "data")
     printed = io.StringIO()
     table = run(tmp_path / "demo", SHORT, Console(file=printed, width=200))
     assert [row[0] for row in table.rows] == ["BM25", "untrained", "after stage 1", "after stage 2"]

@@ -17,14 +17,19 @@ from class_jax.demo.encyclopaedia import (
     LANGUAGES,
     QUESTION_LANGUAGES,
     RELATIONS,
-    build_encyclopaedia,
+    SIDES,
+    Asked,
+    askable,
+    held_out,
     load_tables,
-    main,
     thinned,
 )
-from class_jax.demo.run import ONE_COUNTRY_IN
+from class_jax.demo.encyclopaedia_dump import PHRASEBOOK, build_dumps, main, title_of
+from class_jax.demo.held_out import write_held_out
+from class_jax.demo.run import ONE_COUNTRY_IN, paths
 from class_jax.errors import InputError
-from class_jax.questions import read_anchor_questions, read_parallel, read_xor
+from class_jax.files import numbered_lines
+from class_jax.questions import read_anchor_questions, read_xor
 
 SCRIPTS = {
     "en": "LATIN",
@@ -38,31 +43,29 @@ SCRIPTS = {
 DATA = Path(str(resources.files("class_jax.demo") / "data"))
 
 
-class Built:
-    def __init__(self, folder, one_country_in=1):
-        self.folder, self.one_country_in = folder, one_country_in
-        self.counts = build_encyclopaedia(folder, one_country_in=one_country_in)
-        self.passages = {p.id: p for p in read_passages(folder / "passages.tsv")}
-        with open(folder / "passage_languages.tsv", encoding="utf-8") as f:
-            self.places = {row["id"]: row for row in csv.DictReader(f, delimiter="\t")}
-        self.anchor_questions = list(read_anchor_questions(folder / "anchor_questions.tsv"))
-        self.sources = dict(self.rows("anchor_questions.passages.tsv"))
+class Made:
+    """What the pipelines made of the demo's part of the encyclopaedia."""
+
+    def __init__(self, folder):
+        self.folder, self.work = folder, folder / "data"
+        self.tables = thinned(load_tables(), ONE_COUNTRY_IN)
+        files = paths(folder)
+        self.passages = {p.id: p for p in read_passages(files["PASSAGES"])}
+        with open(files["PASSAGE_LANGUAGES"], encoding="utf-8") as f:
+            self.languages = {row["id"]: row["language"] for row in csv.DictReader(f, delimiter="\t")}
+        self.questions = list(read_anchor_questions(self.work / "stage2" / "anchor_questions.tsv"))
+        own = numbered_lines(self.work / "stage2" / "anchor_questions.passages.tsv")
+        self.sources = dict(text.split("\t") for _, text in own)
         self.heldout = self.records("heldout.jsonl")
         self.gold = {r["id"]: r for r in self.records("heldout_gold.jsonl")}
 
-    def rows(self, name):
-        return [line.split("\t") for line in (self.folder / name).read_text(encoding="utf-8").splitlines()]
-
     def records(self, name):
-        return [json.loads(line) for line in (self.folder / name).read_text(encoding="utf-8").splitlines()]
-
-    def language(self, passage_id):
-        return self.places[passage_id]["language"]
+        return [json.loads(line) for line in (self.work / name).read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.fixture(scope="module", params=[1, ONE_COUNTRY_IN], ids=["whole", "demo"])
-def built(tmp_path_factory, request):
-    return Built(tmp_path_factory.mktemp("encyclopaedia"), request.param)
+@pytest.fixture(scope="module")
+def made(demo_folder):
+    return Made(demo_folder)
 
 
 @pytest.fixture(scope="module")
@@ -84,106 +87,64 @@ def test_a_thinned_encyclopaedia_is_closed(tables):
             assert (fact in facts) is (fact.subject in countries)
 
 
-def test_sizes(built):
-    assert built.counts["entities"] >= 150
-    assert len(built.passages) >= 1200
-    assert list(built.passages) == [str(i) for i in range(1, len(built.passages) + 1)] == list(built.places)
+def test_sizes(made):
+    assert len(made.tables.types) >= 150 and len(made.passages) >= 1200
+    assert list(made.passages) == [str(i) for i in range(1, len(made.passages) + 1)] == list(made.languages)
     for language in QUESTION_LANGUAGES:
-        asked = [r for r in built.heldout if r["lang"] == language]
+        asked = [r for r in made.heldout if r["lang"] == language]
         unseen = sum(r["fact"] == "unseen" for r in asked)
         assert len(asked) >= 60 and 0.1 <= unseen / len(asked) <= 0.2
-        assert built.counts["languages"][language]["heldout"] == len(asked)
-        assert built.counts["languages"][language]["unseen"] == unseen
-        assert built.counts["languages"][language]["anchor_questions"] >= 500
-    per_language = [row["passages"] for row in built.counts["languages"].values()]
-    assert sum(per_language) == len(built.passages) and min(per_language) >= built.counts["entities"]
+        assert sum(q.language == language for q in made.questions) >= 500
+        assert sum(code == language for code in made.languages.values()) >= len(made.tables.types)
 
 
-def test_passages_are_short_and_titled(built, tables):
-    for passage in built.passages.values():
-        language, page = built.language(passage.id), built.places[passage.id]["page"]
-        assert passage.title == tables.names[page][language]
+def test_passages_are_short_and_titled(made):
+    titles = {lang: {title_of(made.tables, entity, lang) for entity in made.tables.types} for lang in LANGUAGES}
+    for passage in made.passages.values():
+        language = made.languages[passage.id]
+        assert passage.title in titles[language]
         assert unicodedata.is_normalized("NFC", passage.title) and unicodedata.is_normalized("NFC", passage.text)
         words = len(passage.text) / 2 if language == "ja" else len(passage.text.split())
-        assert 3 <= words <= 100
-        assert "{" not in passage.text and "[[" not in passage.text and "  " not in passage.text
+        assert 2 <= words <= 30
+        assert passage.text.endswith((".", "।", "。")) and "{" not in passage.text and "[[" not in passage.text
         if language in ("en", "fi", "ru"):
             assert not any(s[0].islower() for s in re.split(r"(?<=[.]) ", passage.text)), passage
 
 
-def test_each_language_is_in_its_script(built):
+def test_each_language_is_in_its_script(made):
     letters = defaultdict(lambda: defaultdict(int))
-    for record in built.heldout:
+    for record in made.heldout:
         text = record["question"] + record["answers"][0]
         for letter in filter(str.isalpha, text):
             letters[record["lang"]][unicodedata.name(letter).split()[0]] += 1
-    for passage in built.passages.values():
+    for passage in made.passages.values():
         for letter in filter(str.isalpha, passage.text + passage.title):
-            letters[built.language(passage.id)][unicodedata.name(letter).split()[0]] += 1
+            letters[made.languages[passage.id]][unicodedata.name(letter).split()[0]] += 1
     assert set(letters) == set(LANGUAGES)
     for language, counts in letters.items():
         expected = {SCRIPTS[language]} if language in SCRIPTS else {"HIRAGANA", "KATAKANA", "CJK", "KATAKANA-HIRAGANA"}
         assert sum(counts[script] for script in expected) == sum(counts.values()), (language, dict(counts))
 
 
-def test_anchors_point_at_their_surface(built, tables):
-    anchors = built.records("anchors.jsonl")
-    assert {a["language"] for a in anchors} == set(LANGUAGES)
-    for a in anchors:
-        assert a["sentence"][a["start"] : a["end"]] == a["surface"] == tables.names[a["target"]][a["language"]]
-        assert a["sentence"] in built.passages[a["passage"]].text
-        assert a["target"] != a["page"] == built.places[a["passage"]]["page"]
-        assert a["language"] == built.language(a["passage"])
-
-
-def test_language_links_cover_every_title(built, tables):
-    header, *links = built.rows("langlinks.tsv")
-    assert header == ["language", "title", "english"]
-    titles = {(built.language(p.id), p.title) for p in built.passages.values()}
-    assert {(language, title) for language, title, _ in links} == {t for t in titles if t[0] != "en"}
-    assert {("en", english) for _, _, english in links} == {t for t in titles if t[0] == "en"}
-
-
-def test_parallel_clozes_hide_their_answer(built):
-    texts = {
-        language: "".join(p.text for p in built.passages.values() if built.language(p.id) == language)
-        for language in LANGUAGES
-    }
-    rows = built.rows("parallel.tsv")
-    assert len({row[0] for row in rows}) == len(rows) == len(list(read_parallel(built.folder / "parallel.tsv")))
-    for number, cloze, sentence, answer in rows:
-        assert cloze.count("_X_") == 1 and answer not in cloze
-        assert cloze.replace("_X_", answer) in texts["en"]
-        assert sentence in texts[number.partition("-")[0]] and "_X_" not in sentence
-
-
-def test_parallel_sentences_tell_the_same_fact(built, tables):
-    """Both sides name the same entities: those of the English side, in the other language."""
-    languages_of_name = {n["en"]: n for n in tables.names.values()}
-    for number, _, sentence, answer in built.rows("parallel.tsv"):
-        language = number.partition("-")[0]
-        assert languages_of_name.get(answer, {language: answer})[language] in sentence
-
-
-def test_held_out_answers_stand_in_gold_passages(built):
-    english = {r["id"]: r for r in built.records("heldout_english.jsonl")}
-    assert list(english) == [r["id"] for r in built.heldout] == list(built.gold)
-    for record in built.heldout:
-        gold, other = built.gold[record["id"]], english[record["id"]]
+def test_held_out_answers_stand_in_gold_passages(made):
+    english = {r["id"]: r for r in made.records("heldout_english.jsonl")}
+    assert list(english) == [r["id"] for r in made.heldout] == list(made.gold)
+    for record in made.heldout:
+        gold, other = made.gold[record["id"]], english[record["id"]]
         assert (record["question"], record["lang"]) == (other["question"], other["lang"])
-        assert gold["english"] == [p for p in gold["passages"] if built.language(p) == "en"] != []
-        own = [p for p in gold["passages"] if built.language(p) == record["lang"]]
-        assert own and all(record["answers"][0] in built.passages[p].text for p in own)
-        assert all(other["answers"][0] in built.passages[p].text for p in gold["english"])
-        assert {built.language(p) for p in gold["passages"]} == set(LANGUAGES)
-    assert len(list(read_xor(built.folder / "heldout.jsonl", needs_answers=True))) == len(built.heldout)
+        assert gold["english"] == [p for p in gold["passages"] if made.languages[p] == "en"] != []
+        own = [p for p in gold["passages"] if made.languages[p] == record["lang"]]
+        assert own and all(record["answers"][0] in made.passages[p].text for p in own)
+        assert all(other["answers"][0] in made.passages[p].text for p in gold["english"])
+        assert {made.languages[p] for p in gold["passages"]} == set(LANGUAGES)
+    assert len(list(read_xor(made.work / "heldout.jsonl", needs_answers=True))) == len(made.heldout)
 
 
-def test_held_out_questions_are_worded_otherwise(built, tables):
+def test_held_out_questions_are_worded_otherwise(made, tables):
     """No question or template is shared, and no held-out template is a reordering of a training one."""
-    trained = {(q.language, q.text) for q in built.anchor_questions}
-    assert not any((r["lang"], r["question"]) in trained for r in built.heldout)
-    assert len({(r["lang"], r["question"]) for r in built.heldout}) == len(built.heldout)
+    trained = {(q.language, q.text) for q in made.questions}
+    assert not any((r["lang"], r["question"]) in trained for r in made.heldout)
+    assert len({(r["lang"], r["question"]) for r in made.heldout}) == len(made.heldout)
     for language in QUESTION_LANGUAGES:
         for relation, wording in tables.templates[language]["relations"].items():
             for direction in ("object", "subject"):
@@ -198,88 +159,93 @@ def _pieces(template, language):
     return {bare[i : i + 2] for i in range(len(bare) - 1)} if language == "ja" else set(bare.split())
 
 
-def test_unseen_facts_are_never_asked(built, tables):
-    """An unseen question's answer is the answer of no training question about the same entity and relation."""
-    asked = defaultdict(set)
-    for q in built.anchor_questions:
-        asked[q.language].add((q.text, q.answers[0]))
-    for seen, matches in (("unseen", False), ("seen", True)):
-        for record in (r for r in built.heldout if r["fact"] == seen):
-            language, (answer,) = record["lang"], record["answers"]
-            wordings = tables.templates[language]["relations"].values()
-            names = [n[language] for n in tables.names.values() if n[language] in record["question"]]
-            questions = {
-                (re.sub(r"\{[so]\}", lambda _, n=name: n, template), answer)
-                for wording in wordings
-                for direction in ("object", "subject")
-                if f"ask_{direction}" in wording and _fills(wording[f"heldout_{direction}"], names, record["question"])
-                for template in wording[f"ask_{direction}"]
-                for name in names
-            }
-            assert bool(questions & asked[language]) == matches, record
+def _trained(tables, asked, language):
+    """The training questions about one side of a fact."""
+    templates = tables.templates[language]["relations"][asked.fact.relation].get(f"ask_{asked.direction}", ())
+    return {re.sub(r"\{[so]\}", lambda _: tables.name(asked.given, language), template) for template in templates}
 
 
-def _fills(template, names, question):
-    return any(re.sub(r"\{[so]\}", lambda _, n=name: n, template) == question for name in names)
+def test_unseen_facts_are_never_asked(made):
+    """No question is made of what counts as unseen, and of nearly everything else that has an anchor."""
+    trained = defaultdict(set)
+    for q in made.questions:
+        trained[q.language].add(q.text.rstrip("?؟？"))
+    _, unseen = held_out(made.tables)
+    hits = []
+    for language in QUESTION_LANGUAGES:
+        for asked in askable(made.tables):
+            questions = {text.rstrip(".?؟？。") for text in _trained(made.tables, asked, language)}
+            if asked in unseen:
+                assert not questions & trained[language], asked
+            elif asked.answer in made.tables.types:
+                hits.append(bool(questions & trained[language]))
+    assert sum(hits) > 0.9 * len(hits) > 500
 
 
-def test_answers_survive_the_loss_of_their_own_passage(built):
+def test_answers_survive_the_loss_of_their_own_passage(made):
     """A stage-2 question's own passage never enters its list: another of its language must state the fact."""
-    mentions = defaultdict(set)
-    for q in built.anchor_questions:
-        mentions[q.language, q.text].add(q.answers)
-    assert all(len(answers) == 1 for answers in mentions.values()), "an ambiguous question"
     by_language = defaultdict(list)
-    for passage in built.passages.values():
-        by_language[built.language(passage.id)].append(passage)
-    tables = load_tables()
-    given = {lang: sorted((n[lang] for n in tables.names.values()), key=len, reverse=True) for lang in LANGUAGES}
+    for passage in made.passages.values():
+        by_language[made.languages[passage.id]].append(passage)
+    names = {lang: sorted((n[lang] for n in made.tables.names.values()), key=len, reverse=True) for lang in LANGUAGES}
     elsewhere = 0
-    for q in built.anchor_questions:
+    for q in made.questions:
         (answer,) = q.answers
-        own = built.passages[built.sources[q.id]]
-        assert built.language(own.id) == q.language and answer in own.text
-        name = next(n for n in given[q.language] if n in q.text)
+        own = made.passages[made.sources[q.id]]
+        assert made.languages[own.id] == q.language and answer in own.text
+        name = next((n for n in names[q.language] if n in q.text), None) or re.search("[0-9]+", q.text)[0]
         elsewhere += any(
             p.id != own.id and any(name in s and answer in s for s in re.split(r"(?<=[.。।]) ?", p.text))
             for p in by_language[q.language]
         )
-    assert elsewhere / len(built.anchor_questions) >= 0.9
+    assert elsewhere / len(made.questions) >= 0.9
 
 
-def test_first_phrasing_comes_from_an_anchor(built, tables):
-    """Of each pair of phrasings, the first comes from a page other than the answer's, where it is a link."""
-    anchors = {(a["passage"], a["surface"]) for a in built.records("anchors.jsonl")}
-    names = {(language, name) for n in tables.names.values() for language, name in n.items()}
-    first = [q for q in built.anchor_questions[::2] if (q.language, q.answers[0]) in names]
-    assert len(first) > 1000
-    assert all((built.sources[q.id], q.answers[0]) in anchors for q in first)
-
-
-def test_every_relation_is_told_and_asked(built, tables):
-    assert {f.relation for f in tables.facts} == set(RELATIONS)
+def test_every_relation_is_told_and_asked(made, tables):
+    assert {f.relation for f in tables.facts} == {f.relation for f in made.tables.facts} == set(RELATIONS)
     for language in QUESTION_LANGUAGES:
         for fact in tables.facts:
             assert fact.object in tables.names or fact.object.isdigit()
-        questions = {r["question"] for r in built.heldout if r["lang"] == language}
+        questions = {r["question"] for r in made.heldout if r["lang"] == language}
         for relation, wording in tables.templates[language]["relations"].items():
             before, after = re.split(r"\{[so]\}", wording["heldout_object"])
             assert any(q.startswith(before) and q.endswith(after) for q in questions), (language, relation)
 
 
-def test_same_bytes_every_time(built, tmp_path):
-    build_encyclopaedia(tmp_path, one_country_in=built.one_country_in)
-    names = sorted(p.name for p in built.folder.iterdir())
-    assert names == sorted(p.name for p in tmp_path.iterdir()) and len(names) == 10
+def test_the_phrasebook_asks_in_the_training_wordings_alone(made, tables):
+    header, *rows = [text.split("\t") for _, text in numbered_lines(made.folder / "dumps" / PHRASEBOOK)]
+    assert header == ["language", "statement", "question"]
+    asked = {(language, question) for language, _, question in rows}
+    wanted = {
+        (language, re.sub(r"\{[so]\}", "{given}", template))
+        for language in QUESTION_LANGUAGES
+        for wording in tables.templates[language]["relations"].values()
+        for side in SIDES
+        for template in wording.get(f"ask_{side}", ())
+    }
+    assert asked == wanted
+
+
+def test_a_page_that_tells_something_else_is_refused(made, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(made.work / "passages", work / "passages")
+    shutil.copytree(made.work / "pages", work / "pages")
+    fact = next(f for f in made.tables.facts if Asked(f, "object") in held_out(made.tables)[0])
+    name = made.tables.name(fact.object, "en")
+    for file in (work / "pages" / "en").glob("*.jsonl"):
+        file.write_text(file.read_text(encoding="utf-8").replace(name, "Atlantis"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"does not tell: .*make the data again"):
+        write_held_out(made.tables, work, tmp_path)
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_same_bytes_every_time(made, tmp_path, capsys):
+    assert main([str(tmp_path), f"--one-country-in={ONE_COUNTRY_IN}"]) == 0
+    names = sorted(p.name for p in (made.folder / "dumps").iterdir())
+    assert names == sorted(p.name for p in tmp_path.iterdir()) and len(names) == 3 * len(LANGUAGES) + 1
     for name in names:
-        assert (built.folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
-
-
-def test_command_line_prints_counts(built, tmp_path, capsys):
-    assert main([str(tmp_path / "out"), f"--one-country-in={built.one_country_in}"]) == 0
-    printed = capsys.readouterr().out
-    for language, row in built.counts["languages"].items():
-        assert re.search(rf"^{language} .*\b{row['passages']}\b.*\b{row['parallel']}\b", printed, re.MULTILINE)
+        assert (made.folder / "dumps" / name).read_bytes() == (tmp_path / name).read_bytes(), name
+    assert re.search(rf"^fi .*\b{len(made.tables.types)}\b", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -301,5 +267,5 @@ def test_mistakes_in_the_tables_are_named(tmp_path, file, old, new, message):
     assert old in text
     (data / file).write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(InputError, match=re.escape(message)):
-        build_encyclopaedia(tmp_path / "out", data)
+        build_dumps(tmp_path / "out", data)
     assert not (tmp_path / "out").exists()

@@ -13,6 +13,7 @@ import pytest
 import tiny_model
 import tiny_run
 import typer
+from llm_server import LLMServer
 from typer.testing import CliRunner
 
 from class_jax.commands.make_data import make_data as command
@@ -20,13 +21,18 @@ from class_jax.corpus.pages import read_pages
 from class_jax.corpus.passages import read_passages
 from class_jax.corpus.vocabulary import train_vocabulary
 from class_jax.demo.encyclopaedia import load_tables, thinned
-from class_jax.demo.encyclopaedia_dump import build_dumps, title_of, told
+from class_jax.demo.encyclopaedia_dump import PHRASEBOOK, build_dumps, title_of, told
 from class_jax.errors import InputError
 from class_jax.files import numbered_lines, read_json
+from class_jax.question_table import QuestionTable
 from class_jax.questions import read_anchor_questions, read_parallel
 from class_jax.synthesis.anchors import read_anchor_examples
 from class_jax.synthesis.pairs import Pair
 from class_jax.training.data import DataConfig, open_data
+
+pytest.importorskip("seqio")
+
+import tasks  # before gin's configuration is locked
 
 for module in ("apache_beam", "mwparserfromhell", "icu4py"):
     pytest.importorskip(module)
@@ -43,6 +49,7 @@ def run(config, dumps, work, *more):
     app.command()(command)
     bindings = (
         f"DUMPS='{dumps}'",
+        f"PHRASEBOOK='{dumps / PHRASEBOOK}'",
         f"LANGUAGES={LANGUAGES}",
         f"OTHERS={OTHERS}",
         "stage2.QuestionConfig.target = 120",
@@ -140,7 +147,10 @@ def test_anchors_lead_where_their_words_say(made):
             assert example.answer == made.tables.name(entity, language)
             assert example.english == title_of(made.tables, entity, "en")
             kind = made.tables.types[entity]
-            assert example.kind == {"person": "who", "work": "what", "language": "what"}.get(kind, "where")
+            assert example.kind == {
+                "person": "who",
+                **dict.fromkeys(("work", "language", "currency", "occupation", "sea"), "what"),
+            }.get(kind, "where")
         rejected = sum(
             n for k, n in made.counts["anchors"].items() if k.startswith("rejected/") and k.endswith(f"/{language}")
         )
@@ -185,6 +195,67 @@ def test_training_reads_what_was_written(made, tmp_path):
         assert text.find(question.answers[0]) in range(len(own.text)), own
         assert question.answers[0] not in question.text
         assert data.languages[data.table.own_passages[row]] == question.language
+
+
+def test_seqio_registers_what_was_written(made, tmp_path):
+    texts = (p.text for p in read_passages(made.work / "passages" / "passages.tsv"))
+    vocabulary = train_vocabulary(texts, tmp_path / "vocabulary.model", 700, num_threads=1)
+    stage1 = tasks.register_stage1("made_stage1", str(made.work / "stage1" / "parallel.tsv"), vocabulary.path)
+    stage2 = tasks.register_stage2("made_stage2", str(made.work / "stage2" / "anchor_questions.tsv"), vocabulary.path)
+    parallel = list(read_parallel(made.work / "stage1" / "parallel.tsv"))
+    asked = list(read_anchor_questions(made.work / "stage2" / "anchor_questions.tsv"))
+    for name, questions in ((stage1, parallel), (stage2, asked)):
+        table = QuestionTable.from_task(name)
+        assert sorted(table.id(row) for row in range(len(table))) == sorted(q.id for q in questions)
+        plain = QuestionTable.from_questions(questions, vocabulary)
+        rows = {plain.id(row): row for row in range(len(plain))}
+        for row in range(0, len(table), 17):
+            mine = rows[table.id(row)]
+            assert table.languages[table.language_codes[row]] == plain.languages[plain.language_codes[mine]]
+            assert table.question_tokens[row].tolist() == plain.question_tokens[mine].tolist()
+            assert table.english_tokens[row].tolist() == plain.english_tokens[mine].tolist()
+
+
+def test_a_spent_budget_stops_and_goes_on_from_there(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    work = tmp_path / "work"
+    shutil.copytree(made.work, work, ignore=shutil.ignore_patterns("stage2"))
+    examples = itertools.chain.from_iterable(read_anchor_examples(made.work, language) for language in OTHERS)
+    asked = {example.sentence: example for example in examples}
+
+    def answer(body):
+        text = body["messages"][-1]["content"]
+        found = max((s for s in asked if s in text), key=text.rfind)
+        return f"{asked[found].question_word} {found.replace(asked[found].answer, '')}?"
+
+    meta = tmp_path / "meta"
+    meta.mkdir()
+    for language in OTHERS:
+        lines = [
+            {"sentence": f"{i} {language}", "word": "w", "answer": "a", "question": f"q {i} {language}"}
+            for i in range(5)
+        ]
+        (meta / f"{language}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with LLMServer(answer) as server:
+        server.usage = {"prompt_tokens": 200, "completion_tokens": 20}
+        config = tmp_path / "endpoint.gin"
+        config.write_text(
+            "from __gin__ import dynamic_registration\nfrom class_jax import llm\n"
+            f"from class_jax.synthesis import stage2\ninclude '{GIN}'\n"
+            "stage2.QuestionConfig:\n  transformer = 'endpoint'\n  endpoint = @llm.EndpointConfig()\n"
+            f"  meta_examples = '{meta}'\n"
+            f"llm.EndpointConfig:\n  url = '{server.url}'\n  model = 'm'\n  prompt_price = 1e6\n"
+            "  completion_price = 1e6\n  budget = %BUDGET\n"
+        )
+        spent = run(config, made.dumps, work, "BUDGET = 20000.0")
+        assert isinstance(spent.exception, InputError) and "is spent" in str(spent.exception)
+        assert "same command goes on from there" in spent.output and not (work / "stage2").exists()
+        before = len(server.seen)
+        assert 0 < before < 100
+        done = run(config, made.dumps, work, "BUDGET = 1e9")
+        assert done.exit_code == 0, done.output
+        counts = read_json(work / "counts.json")["stage2"]
+        assert counts["endpoint/cached"] >= before - 2 and counts["questions/fi"] > 20
 
 
 def test_nothing_is_made_twice(made):

@@ -65,6 +65,7 @@ def example(language, sentence, answer, kind, number=0):
         ("es", "Nació en Madrid en 1900.", "Madrid", "where", {0: "¿Dónde Nació en 1900?"}),
         ("fi", "Hän asui Turussa, mutta lopulta hän muutti Helsinkiin asumaan.", "Helsinki", "where", {0: "Missä Hän asui Turussa, mutta lopulta hän muutti asumaan?", 1: "Missä mutta lopulta hän muutti asumaan?"}),
         ("ar", "ولد في القاهرة سنة 1900.", "القاهرة", "where", {0: "أين ولد سنة 1900؟"}),
+        ("ar", "كان المغني من أصدقاء سامي قديما.", "سامي", "who", {0: "من كان المغني من أصدقاء قديما؟", 2: None}),
         ("ar", "زار فرنسا وباريس مرة.", "باريس", "where", {0: "أين زار فرنسا مرة؟"}),
         ("bn", "কাতারের রাজধানী দোহাতে একটি দূতাবাস রয়েছে।", "দোহা", "where", {0: "কাতারের রাজধানী কোথায় একটি দূতাবাস রয়েছে?"}),
         ("te", "ద్రోణుడు ధర్మరాజు వైపు వెళ్ళాడు.", "ధర్మరాజు", "who", {0: "ద్రోణుడు ఎవరు వైపు వెళ్ళాడు?", 2: "ఎవరు ద్రోణుడు వైపు వెళ్ళాడు?"}),

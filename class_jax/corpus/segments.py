@@ -106,6 +106,26 @@ def blocks(text: str, words: int) -> list[tuple[int, int, int]]:
     return [(units[a][0], units[b - 1][1], b - a) for a, b in pairwise(bounds)]
 
 
+def sentence_blocks(text: str, sentences: Sequence[tuple[int, int]], words: int) -> list[tuple[int, int, int]]:
+    """Returns (start, end, number of words) of consecutive blocks that end where a sentence ends.
+
+    A block takes as many whole sentences as fit into `words` words; a sentence of more words is cut as by `blocks`.
+
+    Args:
+      text: of the page.
+      sentences: (start, end) of each, in order.
+      words: most words of a block.
+    """
+    found: list[tuple[int, int, int]] = []
+    for start, end in sentences:
+        pieces = [(start + a, start + b, count) for a, b, count in blocks(text[start:end], words)]
+        if found and pieces and found[-1][2] + pieces[0][2] <= words:
+            (begin, _, before), (_, stop, count) = found.pop(), pieces[0]
+            pieces[0] = (begin, stop, before + count)
+        found += pieces
+    return found
+
+
 def _pieces_of(breaker: Iterator[str], language: str) -> Iterator[str]:
     shortest = _BLANK_ENDS.get(language)
     for sentence in breaker:

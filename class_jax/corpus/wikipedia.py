@@ -54,11 +54,14 @@ class CorpusConfig:
 
     Attributes:
       words: most words of a passage.
+      at_sentences: passages end where sentences do, for small ones that should each tell something whole; the public
+        tables are cut by words alone.
       max_page_bytes: longer pages are passed over, and counted.
       unit_bytes: compressed bytes that are read as one unit of a multistream dump with its index.
     """
 
     words: int = 100
+    at_sentences: bool = False
     max_page_bytes: int = MAX_PAGE_BYTES
     unit_bytes: int = UNIT_BYTES
 
@@ -125,8 +128,11 @@ def make_corpus(
         run(f"pages/{wiki.language}", build, {**dumps[wiki.language], "joined": joined}, wiki.dumps)
     folders = [out / "pages" / language for language in languages]
     shards = tuple(str(path) for folder in folders for path in sorted(folder.glob("*.jsonl")))
-    inputs = {"pages": [stage_fingerprint(folder) for folder in folders], "words": config.words}
-    run("passages", steps.Passages(shards, config.words), inputs, shards)
+    inputs = {
+        "pages": [stage_fingerprint(folder) for folder in folders],
+        **{n: getattr(config, n) for n in ("words", "at_sentences")},
+    }
+    run("passages", steps.Passages(shards, config.words, config.at_sentences), inputs, shards)
     return counts
 
 

@@ -23,7 +23,7 @@ from class_jax.corpus import titles as tables
 from class_jax.corpus.dump import Damage, DumpPage, not_an_article, read_pages, read_site
 from class_jax.corpus.pages import Anchor, Page
 from class_jax.corpus.passages import Passage, write_passages
-from class_jax.corpus.segments import blocks, sentences
+from class_jax.corpus.segments import blocks, sentence_blocks, sentences
 from class_jax.corpus.sql_dump import read_rows
 from class_jax.corpus.stages import advance, counter
 from class_jax.corpus.units import Unit
@@ -83,12 +83,13 @@ class Pages:
 class Passages:
     """Pipeline: files of pages, in order, to one table of passages."""
 
-    def __init__(self, shards: tuple[str, ...], words: int) -> None:
-        self.shards, self.words = shards, words
+    def __init__(self, shards: tuple[str, ...], words: int, at_sentences: bool) -> None:
+        self.shards, self.words, self.at_sentences = shards, words, at_sentences
 
     def __call__(self, pipeline: beam.Pipeline, out: Path) -> None:
         """Adds the transforms."""
-        parts = _shared(pipeline, enumerate(self.shards)) | beam.ParDo(_CutPassages(str(out), self.words))
+        cut = _CutPassages(str(out), self.words, self.at_sentences)
+        parts = _shared(pipeline, enumerate(self.shards)) | beam.ParDo(cut)
         _ = parts | beam.GroupByKey() | beam.ParDo(_JoinPassages(str(out)))
 
 
@@ -363,8 +364,8 @@ def _checked(
 
 
 class _CutPassages(beam.DoFn):
-    def __init__(self, out: str, words: int) -> None:
-        self.out, self.words = out, words
+    def __init__(self, out: str, words: int, at_sentences: bool) -> None:
+        self.out, self.words, self.at_sentences = out, words, at_sentences
 
     def process(self, element: tuple[int, str]) -> Iterator[tuple[int, str]]:
         index, shard = element
@@ -372,7 +373,10 @@ class _CutPassages(beam.DoFn):
         with replacing(part) as file, open(shard, encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 page = Page.from_json(line, file=shard, number=number)
-                found = blocks(page.text, self.words)
+                if self.at_sentences:
+                    found = sentence_blocks(page.text, page.sentences, self.words)
+                else:
+                    found = blocks(page.text, self.words)
                 count("pages")
                 count("passages", len(found))
                 count(f"passages/{page.language}", len(found))

@@ -1,37 +1,28 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The embedded encyclopaedia: a small multilingual corpus and its questions, made from tables of facts.
+"""The embedded encyclopaedia: a small multilingual corpus and its questions, told from tables of facts.
 
-`data/` holds entities (a name per language), facts (subject, relation, object) and, per language, the
-sentences and questions of each relation (`data/README.md`). From them `build_encyclopaedia` writes what
-the corpus and synthesis rooms make from dumps: passages, anchors, language links, stage-1 pairs (paper
-section 3.1), stage-2 questions made from anchors (section 3.2), and held-out questions with their passages.
+`data/` holds entities (a name per language), facts (subject, relation, object) and, per language, the sentences and
+questions of each relation (`data/README.md`). This module reads them, plans pages and tells their sentences. From these
+`encyclopaedia_dump` writes Wikipedia dumps, which go through the same pipelines as real ones, and `held_out` the
+questions that a trained model is asked.
 
 A fact is told on more than one page: on its subject's, and on its object's or, where the object is a
 number, on that of an entity near the subject. So the answer can still be found when the passage that a
 stage-2 question was made from is left out of its own list.
-
-Command line: ``python -m class_jax.demo.encyclopaedia OUT``.
 """
 
-import argparse
 import hashlib
 import json
-import math
-import os
 import re
-import sys
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from class_jax.corpus.passages import Passage, write_passages
 from class_jax.errors import InputError, nearest
-from class_jax.files import replacing
 
 ENGLISH = "en"
 QUESTION_LANGUAGES = ("ar", "bn", "fi", "ja", "ko", "ru", "te")
@@ -74,14 +65,11 @@ _NEAR = {
 # Of which country an entity is: the object of its first of these relations; a capital is the other way about.
 _HOME = ("country_of_city", "river_country", "mountain_country", "person_country", "author")
 _AT_HOME = ("country", "city", "river", "mountain", "person", "work")
-# A page of more words is spread evenly over several passages, each below 200 tokens; Korean packs more into a word.
-_PASSAGE_WORDS = {**dict.fromkeys(LANGUAGES, 24), "ko": 20}
-UNSPACED = {"ja": 2}
-"""Languages without blanks between words: characters counted as one word."""
+UNSPACED = frozenset({"ja"})
+"""Languages without blanks between sentences."""
 _PHRASINGS = 4  # training questions that ask for one side of a fact in a language
 _HELD_OUT = 98  # held-out questions per language
 _UNSEEN = 0.15  # share of them whose fact no training question asks
-_MASK = "_X_"
 _LINK = re.compile(r"\[\[([a-z0-9_]*)\|([^\[\]|]+)\]\]")
 _SLOT = re.compile(r"\{([so])\}")
 
@@ -120,17 +108,12 @@ class Sentence(NamedTuple):
     links: tuple[Link, ...]
 
 
-class PagePassage(NamedTuple):
-    """Some consecutive sentences of a page in one language."""
-
-    id: str
-    language: str
-    page: str
-    sentences: tuple[Sentence, ...]
+SIDES = ("object", "subject")
+"""What of a fact can be asked for."""
 
 
 class Asked(NamedTuple):
-    """A fact asked for its object (`direction` "object") or for its subject ("subject")."""
+    """A fact asked for one of its `SIDES`."""
 
     fact: Fact
     direction: str
@@ -165,51 +148,6 @@ class Tables:
     def name(self, entity_or_number: str, language: str) -> str:
         """Returns an entity's name in a language; a number stands for itself."""
         return self.names[entity_or_number][language] if entity_or_number in self.names else entity_or_number
-
-
-def build_encyclopaedia(
-    folder: str | os.PathLike, data: Traversable | None = None, one_country_in: int = 1
-) -> dict[str, Any]:
-    """Writes the corpus and its questions into `folder`, the same bytes every time.
-
-    Files: `passages.tsv`, `passage_languages.tsv`, `anchors.jsonl`, `langlinks.tsv`, `parallel.tsv`,
-    `anchor_questions.tsv`, `anchor_questions.passages.tsv`, `heldout.jsonl`, `heldout_english.jsonl`,
-    `heldout_gold.jsonl`; `data/README.md` describes each.
-
-    Args:
-      folder: made where it is missing; other files in it stay.
-      data: the folder of tables; those of the package if None.
-      one_country_in: tell of the first of every so many countries, see `thinned`; 1 tells of all.
-
-    Returns:
-      `entities`, `facts`, and `languages`: language -> numbers of passages, sentences, anchors, parallel
-      pairs, anchor questions, held-out questions and, among these, unseen ones.
-
-    Raises:
-      InputError: with file and line or key, where the tables are wrong; or when the disk refuses a write.
-    """
-    folder = Path(folder)
-    tables = thinned(load_tables(data), one_country_in)
-    passages = _passages(tables)
-    tellers: dict[Fact, list[PagePassage]] = defaultdict(list)
-    for passage in passages:
-        for fact in dict.fromkeys(sentence.telling.fact for sentence in passage.sentences):
-            if fact is not None:
-                tellers[fact].append(passage)
-    held_out, unseen = _held_out(tables)
-    counts = {language: Counter() for language in LANGUAGES}
-    for passage in passages:
-        counts[passage.language].update(passages=1, sentences=len(passage.sentences))
-    _write_corpus(folder, tables, passages, counts)
-    _write_rows(folder / "parallel.tsv", _parallel(passages, counts))
-    _write_anchor_questions(folder, tables, tellers, unseen, counts)
-    _write_held_out(folder, tables, tellers, held_out, unseen, counts)
-    columns = ("passages", "sentences", "anchors", "parallel", "anchor_questions", "heldout", "unseen")
-    return {
-        "entities": len(tables.types),
-        "facts": len(tables.facts),
-        "languages": {language: {key: counts[language][key] for key in columns} for language in LANGUAGES},
-    }
 
 
 def load_tables(data: Traversable | None = None) -> Tables:
@@ -389,77 +327,7 @@ def _read_links(marked: str) -> tuple[str, tuple[Link, ...]]:
     return text + marked[end:], tuple(links)
 
 
-def _passages(tables: Tables) -> list[PagePassage]:
-    passages: list[PagePassage] = []
-    pages = planned_pages(tables)
-    for language in LANGUAGES:
-        for page, tellings in pages.items():
-            for sentences in _split([sentence_of(tables, telling, language) for telling in tellings], language):
-                passages.append(PagePassage(str(len(passages) + 1), language, page, tuple(sentences)))
-    return passages
-
-
-def _split(sentences: list[Sentence], language: str) -> Iterator[list[Sentence]]:
-    """Spreads a page's sentences evenly over as few passages of about `_PASSAGE_WORDS` words as hold them."""
-    size = UNSPACED.get(language)
-    words = [len(s.text) / size if size else len(s.text.split()) for s in sentences]
-    share = sum(words) / math.ceil(sum(words) / _PASSAGE_WORDS[language])
-    groups: dict[int, list[Sentence]] = defaultdict(list)
-    before = 0.0
-    for sentence, count in zip(sentences, words, strict=True):
-        groups[int(before / share)].append(sentence)
-        before += count
-    yield from groups.values()
-
-
-def _write_corpus(folder: Path, tables: Tables, passages: list[PagePassage], counts: dict[str, Counter]) -> None:
-    write_passages(
-        folder / "passages.tsv",
-        (
-            Passage(
-                passage.id,
-                ("" if passage.language in UNSPACED else " ").join(s.text for s in passage.sentences),
-                tables.name(passage.page, passage.language),
-            )
-            for passage in passages
-        ),
-    )
-    languages = ((passage.id, passage.language, passage.page) for passage in passages)
-    _write_rows(folder / "passage_languages.tsv", [("id", "language", "page"), *languages])
-    titles = [(lang, n[lang], n[ENGLISH]) for lang in QUESTION_LANGUAGES for n in tables.names.values()]
-    _write_rows(folder / "langlinks.tsv", [("language", "title", "english"), *titles])
-    _write_json_lines(folder / "anchors.jsonl", _anchors(passages, counts))
-
-
-def _anchors(passages: list[PagePassage], counts: dict[str, Counter]) -> Iterator[dict[str, Any]]:
-    """Yields the links to other pages; as on Wikipedia, no page links to itself."""
-    for passage in passages:
-        place = {"language": passage.language, "page": passage.page, "passage": passage.id}
-        for sentence in passage.sentences:
-            for link in sentence.links:
-                if link.target not in ("", passage.page):
-                    counts[passage.language]["anchors"] += 1
-                    yield {**place, "sentence": sentence.text, **link._asdict()}
-
-
-def _parallel(passages: list[PagePassage], counts: dict[str, Counter]) -> Iterator[tuple[str, ...]]:
-    """Yields stage-1 rows: an English sentence with one name or number masked, beside the whole sentence of
-    the same page in another language (paper section 3.1)."""
-    sentences: dict[str, list[Sentence]] = defaultdict(list)
-    for passage in passages:
-        sentences[passage.language] += passage.sentences
-    for language in QUESTION_LANGUAGES:
-        for english, other in zip(sentences[ENGLISH], sentences[language], strict=True):
-            for link in english.links if english.telling.fact else ():
-                start, end = english.text[: link.start], english.text[link.end :]
-                if link.surface in start or link.surface in end:
-                    continue  # "Brazil" stands in "Brazilian real" too: the cloze would give it away
-                counts[language]["parallel"] += 1
-                number = f"{language}-{counts[language]['parallel']}"
-                yield number, start + _MASK + end, other.text, link.surface
-
-
-def _askable(tables: Tables) -> list[Asked]:
+def askable(tables: Tables) -> list[Asked]:
     """Returns what can be asked: every object, and every subject that no other shares its object with."""
     sharing = Counter(fact[1:] for fact in tables.facts)
     asked = []
@@ -471,14 +339,14 @@ def _askable(tables: Tables) -> list[Asked]:
     return asked
 
 
-def _held_out(tables: Tables) -> tuple[list[Asked], set[Asked]]:
+def held_out(tables: Tables) -> tuple[list[Asked], set[Asked]]:
     """Draws the held-out questions by a fixed hash, in turn from every relation and direction.
 
     Returns:
       The questions, and those among them that no training question asks.
     """
     groups: dict[tuple[str, str], list[Asked]] = defaultdict(list)
-    for asked in sorted(_askable(tables), key=lambda a: stable_hash("held out", *a.fact, a.direction)):
+    for asked in sorted(askable(tables), key=lambda a: stable_hash("held out", *a.fact, a.direction)):
         groups[asked.fact.relation, asked.direction].append(asked)
     turns = sorted((turn, key, asked) for key, group in groups.items() for turn, asked in enumerate(group))
     drawn = [asked for _, _, asked in turns[:_HELD_OUT]]
@@ -486,100 +354,7 @@ def _held_out(tables: Tables) -> tuple[list[Asked], set[Asked]]:
     return drawn, set(ranked[: round(_UNSEEN * len(drawn))])
 
 
-def _question(tables: Tables, asked: Asked, language: str, wording: str, variant: int | None = None) -> str:
-    template = tables.templates[language]["relations"][asked.fact.relation][f"{wording}_{asked.direction}"]
-    template = template if variant is None else template[variant]
+def asked_in(tables: Tables, asked: Asked, language: str) -> str:
+    """Returns the held-out question in a language, worded otherwise than the training questions."""
+    template = tables.templates[language]["relations"][asked.fact.relation][f"heldout_{asked.direction}"]
     return _SLOT.sub(lambda _: tables.name(asked.given, language), template)
-
-
-def _write_anchor_questions(
-    folder: Path,
-    tables: Tables,
-    tellers: dict[Fact, list[PagePassage]],
-    unseen: set[Asked],
-    counts: dict[str, Counter],
-) -> None:
-    """Writes stage 2's questions; a fact's phrasings come from two passages where two tell it."""
-    rows, sources = [], []
-    for language in QUESTION_LANGUAGES:
-        for asked in (asked for asked in _askable(tables) if asked not in unseen):
-            # First a page on which the answer is an anchor, so not the answer's own page.
-            places = sorted(
-                (p for p in tellers[asked.fact] if p.language == language), key=lambda p: p.page == asked.answer
-            )
-            for variant in range(_PHRASINGS):
-                counts[language]["anchor_questions"] += 1
-                number = f"{language}-{counts[language]['anchor_questions']}"
-                question = _question(tables, asked, language, "ask", variant)
-                rows.append((number, question, tables.name(asked.answer, language)))
-                sources.append((number, places[variant % len(places)].id))
-    _write_rows(folder / "anchor_questions.tsv", rows)
-    _write_rows(folder / "anchor_questions.passages.tsv", sources)
-
-
-def _write_held_out(
-    folder: Path,
-    tables: Tables,
-    tellers: dict[Fact, list[PagePassage]],
-    held_out: list[Asked],
-    unseen: set[Asked],
-    counts: dict[str, Counter],
-) -> None:
-    local, english, gold = [], [], []
-    for language in QUESTION_LANGUAGES:
-        for number, asked in enumerate(held_out, start=1):
-            counts[language].update(heldout=1, unseen=asked in unseen)
-            record = {
-                "id": f"{language}-h{number}",
-                "question": _question(tables, asked, language, "heldout"),
-                "answers": [tables.name(asked.answer, language)],
-                "lang": language,
-                "split": "dev",
-                "fact": "unseen" if asked in unseen else "seen",
-            }
-            local.append(record)
-            english.append({**record, "answers": [tables.name(asked.answer, ENGLISH)]})
-            places = tellers[asked.fact]
-            gold.append(
-                {
-                    "id": record["id"],
-                    "passages": [p.id for p in places],
-                    "english": [p.id for p in places if p.language == ENGLISH],
-                }
-            )
-    _write_json_lines(folder / "heldout.jsonl", local)
-    _write_json_lines(folder / "heldout_english.jsonl", english)
-    _write_json_lines(folder / "heldout_gold.jsonl", gold)
-
-
-def _write_rows(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
-    with replacing(path) as f:
-        f.writelines("\t".join(row) + "\n" for row in rows)
-
-
-def _write_json_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    with replacing(path) as f:
-        f.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Builds the encyclopaedia and prints its counts; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m class_jax.demo.encyclopaedia", description=__doc__.split("\n")[0])
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write into")
-    parser.add_argument("--one-country-in", type=int, default=1, help="tell of the first of every so many countries")
-    try:
-        given = parser.parse_args(arguments)
-        counts = build_encyclopaedia(given.out, one_country_in=given.one_country_in)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{counts['entities']} entities, {counts['facts']} facts")
-    columns = list(counts["languages"][ENGLISH])
-    print("language".ljust(10) + "".join(column.rjust(len(column) + 2) for column in columns))
-    for language, row in counts["languages"].items():
-        print(language.ljust(10) + "".join(str(row[column]).rjust(len(column) + 2) for column in columns))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

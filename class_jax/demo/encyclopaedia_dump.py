@@ -6,6 +6,9 @@ The sentences are those of `encyclopaedia`. For each language three files, in Wi
     {language}wiki-pages-articles.xml   a page an entity, with links, a heading, an infobox and a category; redirects
     {language}wiki-langlinks.sql        links to the same entity's pages in the other languages
     {language}wiki-page.sql             all titles
+    phrasebook.tsv                      the training questions by sentence, see `class_jax.synthesis.phrasebook`
+
+No sentence links the answer of a held-out question that counts as unseen: no training question can be made of it.
 
 Command line: ``python -m class_jax.demo.encyclopaedia_dump runs/encyclopaedia_dumps``, then
 ``class-jax make-data --config gin/data/encyclopaedia.gin``.
@@ -25,9 +28,14 @@ from xml.sax.saxutils import escape, quoteattr
 from class_jax.demo.encyclopaedia import (
     ENGLISH,
     LANGUAGES,
+    QUESTION_LANGUAGES,
+    RELATIONS,
+    SIDES,
     UNSPACED,
+    Asked,
     Sentence,
     Tables,
+    held_out,
     load_tables,
     planned_pages,
     sentence_of,
@@ -36,6 +44,7 @@ from class_jax.demo.encyclopaedia import (
 )
 from class_jax.errors import InputError, nearest
 from class_jax.files import replacing
+from class_jax.synthesis.phrasebook import HEADER
 
 _HEADINGS = {
     "en": "What others tell",
@@ -47,6 +56,7 @@ _HEADINGS = {
     "ru": "Другие сведения",
     "te": "ఇతర వివరాలు",
 }
+PHRASEBOOK = "phrasebook.tsv"
 _CATEGORY = 14
 _IDS_APART = 10_000  # page ids of a wiki say nothing about those of another
 _ROWS = 500  # of one INSERT
@@ -81,7 +91,8 @@ def build_dumps(
 
     Args:
       folder: made where it is missing; other files in it stay.
-      data, one_country_in: as for `encyclopaedia.build_encyclopaedia`.
+      data: the folder of tables; those of the package if None.
+      one_country_in: tell of the first of every so many countries, see `encyclopaedia.thinned`; 1 tells of all.
       languages: English must be one of them.
 
     Returns:
@@ -97,11 +108,13 @@ def build_dumps(
     if ENGLISH not in languages:
         raise InputError("English is missing", key="languages", remedy="all pages are linked over it")
     tables = thinned(load_tables(data), one_country_in)
+    _, unseen = held_out(tables)
+    write_phrasebook(tables, Path(folder) / PHRASEBOOK, languages)
     wikis = {language: _titles(tables, language) for language in languages}
     counts = {language: Counter() for language in languages}
     for language in languages:
         stem = str(Path(folder) / f"{language}wiki-")
-        pages = list(_articles(tables, language, wikis[language], counts[language]))
+        pages = list(_articles(tables, language, wikis[language], unseen, counts[language]))
         with replacing(f"{stem}pages-articles.xml") as file:
             _write_xml(file, language, pages)
         with replacing(f"{stem}langlinks.sql") as file:
@@ -120,6 +133,30 @@ def told(tables: Tables, language: str) -> Iterator[tuple[str, list[Sentence]]]:
         yield entity, [sentence_of(tables, telling, language) for telling in tellings]
 
 
+def write_phrasebook(tables: Tables, path: Path, languages: Sequence[str] = LANGUAGES) -> None:
+    """Writes the training questions that ask for each side of a relation, beside each sentence that tells it.
+
+    Raises:
+      InputError: when the disk refuses the write.
+    """
+    with replacing(path) as file:
+        file.write("\t".join(HEADER) + "\n")
+        for language in (code for code in QUESTION_LANGUAGES if code in languages):
+            for relation in RELATIONS:
+                wordings = tables.templates[language]["relations"][relation]
+                for side, answer, given in (("object", "{o}", "{s}"), ("subject", "{s}", "{o}")):
+                    for statement in (*wordings["statements"], *wordings.get("reverse", ())):
+                        for question in wordings.get(f"ask_{side}", ()):
+                            told = statement.replace(answer, "{answer}").replace(given, "{given}")
+                            file.write(f"{language}\t{told}\t{question.replace(given, '{given}')}\n")
+
+
+def page_ids(tables: Tables, language: str) -> dict[str, int]:
+    """Returns the page id of every entity in the dump of a language."""
+    first = 1 + _IDS_APART * LANGUAGES.index(language)
+    return {entity: first + i for i, entity in enumerate(tables.types)}
+
+
 def title_of(tables: Tables, entity: str, language: str) -> str:
     """Returns the title of an entity's page: its name, which begins with a capital as all titles do."""
     name = tables.name(entity, language)
@@ -127,7 +164,6 @@ def title_of(tables: Tables, entity: str, language: str) -> str:
 
 
 def _titles(tables: Tables, language: str) -> _Titles:
-    first = 1 + _IDS_APART * LANGUAGES.index(language)
     titles = {entity: title_of(tables, entity, language) for entity in tables.types}
     taken, aliases = set(titles.values()), {}
     # A country is found by its name in another language too.
@@ -139,18 +175,20 @@ def _titles(tables: Tables, language: str) -> _Titles:
             taken.add(alias)
     if len(taken) < len(titles) + len(aliases):
         raise InputError("two entities share a title", key=language, remedy="change a name")
-    return _Titles({entity: first + i for i, entity in enumerate(titles)}, titles, aliases)
+    return _Titles(page_ids(tables, language), titles, aliases)
 
 
-def _articles(tables: Tables, language: str, wiki: _Titles, counts: Counter[str]) -> Iterator[_Page]:
+def _articles(
+    tables: Tables, language: str, wiki: _Titles, unseen: set[Asked], counts: Counter[str]
+) -> Iterator[_Page]:
     blank = "" if language in UNSPACED else " "
     for entity, sentences in told(tables, language):
         # The lead and the entity's own facts, then what is told of it for others' sake.
         own = [s for s in sentences if s.telling.wording != "reverse"]
         others = [s for s in sentences if s.telling.wording == "reverse"]
-        blocks = [blank.join(_wikitext(s, wiki, counts) for s in own)]
+        blocks = [blank.join(_wikitext(s, wiki, unseen, counts) for s in own)]
         if others:
-            blocks += [f"== {_HEADINGS[language]} ==", blank.join(_wikitext(s, wiki, counts) for s in others)]
+            blocks += [f"== {_HEADINGS[language]} ==", blank.join(_wikitext(s, wiki, unseen, counts) for s in others)]
         kind = tables.types[entity]
         text = "\n\n".join([f"{{{{Infobox {kind}|name={wiki.titles[entity]}}}}}", *blocks, f"[[Category:{kind}]]"])
         counts.update(articles=1, sentences=len(sentences))
@@ -161,17 +199,19 @@ def _articles(tables: Tables, language: str, wiki: _Titles, counts: Counter[str]
         yield _Page(last + number, alias, f"#REDIRECT [[{wiki.titles[entity]}]]", wiki.titles[entity])
 
 
-def _wikitext(sentence: Sentence, wiki: _Titles, counts: Counter[str]) -> str:
+def _wikitext(sentence: Sentence, wiki: _Titles, unseen: set[Asked], counts: Counter[str]) -> str:
     """A sentence with links to the other pages, some of them over a redirect; the page's own name is in bold."""
     text, end = "", 0
+    fact = sentence.telling.fact
+    hidden = {asked.answer for side in SIDES if fact and (asked := Asked(fact, side)) in unseen}
     for link in sentence.links:
         text += sentence.text[end : link.start]
         end = link.end
         page = sentence.telling.page
-        if not link.target:
+        if not link.target or link.target in hidden:
             text += link.surface
         elif link.target == page:
-            text += link.surface if sentence.telling.fact else f"'''{link.surface}'''"
+            text += link.surface if fact else f"'''{link.surface}'''"
         else:
             counts["anchors"] += 1
             over = link.target in wiki.aliases and stable_hash("redirect", page, link.target) % _OVER_REDIRECT == 0

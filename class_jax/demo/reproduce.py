@@ -5,7 +5,6 @@ Rows share runs (Table 1's CLASS-US is Table 4's), and each run of each seed has
 `scores.json` once it is done: interrupted, or asked for another table, the same command goes on with what is missing.
 """
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +14,19 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from class_jax.corpus.passages import read_passages
+from class_jax.demo.encyclopaedia import QUESTION_LANGUAGES
 from class_jax.demo.run import bindings, gin_file, prepare
 from class_jax.errors import InputError, nearest
 from class_jax.evaluation.published import Published, published
 from class_jax.evaluation.tables import Cell, Column, Table
-from class_jax.files import numbered_lines, read_json, replacing, write_json
+from class_jax.files import read_json, replacing, write_json
 from class_jax.questions import MASK, read_anchor_questions
+from class_jax.synthesis.anchors import read_anchor_examples
 from class_jax.training.main import train_from_gin
 
 SCALES = ("demo",)
-STEPS = {"stage1": 500, "stage2": 1000}
+STEPS = {"stage1": 300, "stage2": 600}  # three fifths of the demo: seeds tell more than steps
 CLOZE = "cloze_questions.tsv"
-_SENTENCES = re.compile(r"(?<=[.।])\s+|(?<=。)")
 _METRICS = {"R@5": "R@2kt", "f1": "f1", "em": "em"}
 """What the demo measures, and the paper's metric that it stands beside."""
 _DENSE = ("model_config.ModelConfig.retriever = 'dense'",)
@@ -147,10 +146,9 @@ def needed_runs(table: Miniature) -> list[str]:
 
 
 def write_cloze(data: Path) -> Path:
-    """Writes stage 2's questions as they are without transformation: a sentence of their passage, the answer masked.
+    """Writes stage 2's questions as they are without transformation: the anchor's sentence, the answer masked.
 
-    Of a passage's sentences with the answer, the one is taken that shares most with the question. Ids and answers are
-    those of `anchor_questions.tsv`.
+    Ids and answers are those of `stage2/anchor_questions.tsv`.
 
     Returns:
       The file, `data/cloze_questions.tsv`.
@@ -158,21 +156,16 @@ def write_cloze(data: Path) -> Path:
     out = data / CLOZE
     if out.exists():
         return out
-    texts = {passage.id: passage.text for passage in read_passages(data / "passages.tsv")}
-    own = dict(text.split("\t") for _, text in numbered_lines(data / "anchor_questions.passages.tsv"))
+    clozes = {
+        example.id: f"{example.sentence[: example.start]}{MASK}{example.sentence[example.end :]}"
+        for language in QUESTION_LANGUAGES
+        for example in read_anchor_examples(data, language)
+    }
     with replacing(out) as f:
-        for question in read_anchor_questions(data / "anchor_questions.tsv"):
-            text, answer = texts[own[question.id]], question.answers[0]
-            # An answer may hold a full stop: then its sentence is not found, and the passage takes its place.
-            sentences = [s for s in _SENTENCES.split(text) if answer in s] or [text]
-            pairs = _pairs(question.text)
-            sentence = max(sentences, key=lambda s, pairs=pairs: len(pairs & _pairs(s)))
-            f.write(f"{question.id}\t{sentence.replace(answer, MASK).strip()}\t{answer}\n")
+        for question in read_anchor_questions(data / "stage2" / "anchor_questions.tsv"):
+            example, _, _ = question.id.rpartition("-")
+            f.write(f"{question.id}\t{clozes[example]}\t{question.answers[0]}\n")
     return out
-
-
-def _pairs(text: str) -> set[str]:
-    return {text[i : i + 2] for i in range(len(text) - 1)}
 
 
 def run_bindings(folder: Path, name: str, seed: int, steps: int | None, extra: Sequence[str] = ()) -> list[str]:
@@ -215,7 +208,7 @@ def reproduce(
       folder: where everything is written; tables may share it.
       scale: `demo`, the embedded encyclopaedia.
       seeds: how many runs of each row, with the seeds 0, 1, ...
-      steps: of both stages; None takes the demo's 500 and 1,000.
+      steps: of both stages; None takes 300 and 600.
       extra: further gin bindings of all runs.
       console: where it says what it does.
       train: trains from gin files and bindings, and returns the last evaluation.

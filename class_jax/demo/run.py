@@ -19,13 +19,16 @@ from class_jax import inference
 from class_jax.corpus.inputs import PREFIXES, passage_text
 from class_jax.corpus.passages import read_passages
 from class_jax.corpus.vocabulary import train_vocabulary
-from class_jax.demo.encyclopaedia import QUESTION_LANGUAGES, build_encyclopaedia
+from class_jax.demo.encyclopaedia import LANGUAGES, QUESTION_LANGUAGES, load_tables, thinned
+from class_jax.demo.encyclopaedia_dump import PHRASEBOOK, build_dumps
+from class_jax.demo.held_out import write_held_out
 from class_jax.errors import InputError
 from class_jax.evaluation.curves import plot_curves, read_metrics
 from class_jax.evaluation.tables import Column, Table
 from class_jax.files import read_json, write_json
 from class_jax.questions import Question
 from class_jax.retrieval.bm25 import BM25
+from class_jax.synthesis import make_data
 from class_jax.training import loop, weights
 from class_jax.training.data import open_data
 from class_jax.training.evaluator import Evaluator
@@ -35,6 +38,7 @@ ONE_COUNTRY_IN = 2  # half of the encyclopaedia: what a model that starts from n
 VOCABULARY_SIZE = 3500
 ASKED_LANGUAGES = ("fi", "ja", "te")
 _STAGES = ("stage1", "stage2")
+_GIN = Path(__file__).resolve().parents[2] / "gin"
 
 
 def paths(folder: Path) -> dict[str, str]:
@@ -43,8 +47,8 @@ def paths(folder: Path) -> dict[str, str]:
     names = {
         "VOCABULARY": data / "vocabulary.model",
         "STORE": data / "store",
-        "PASSAGES": data / "passages.tsv",
-        "PASSAGE_LANGUAGES": data / "passage_languages.tsv",
+        "PASSAGES": data / "passages" / "passages.tsv",
+        "PASSAGE_LANGUAGES": data / "passages" / "passage_languages.tsv",
         "HELDOUT": data / "heldout.jsonl",
         "GOLD": data / "heldout_gold.jsonl",
     }
@@ -54,37 +58,58 @@ def paths(folder: Path) -> dict[str, str]:
 def bindings(folder: Path, stage: str) -> list[str]:
     """Gin bindings that put a stage's files under `folder`."""
     own = dict(paths(folder), MODEL_DIR=str(folder / stage))
-    data = folder / "data"
+    made = folder / "data" / stage
     if stage == "stage1":
-        own["QUESTIONS"] = str(data / "parallel.tsv")
+        own["QUESTIONS"] = str(made / "parallel.tsv")
     else:
-        own["QUESTIONS"] = str(data / "anchor_questions.tsv")
-        own["OWN_PASSAGES"] = str(data / "anchor_questions.passages.tsv")
+        own["QUESTIONS"] = str(made / "anchor_questions.tsv")
+        own["OWN_PASSAGES"] = str(made / "anchor_questions.passages.tsv")
         own["INIT_FROM"] = str(folder / "stage1")
     return [f"{name} = {value!r}" for name, value in own.items()]
 
 
 def gin_file(stage: str) -> str:
     """The stage's configuration, found beside the package."""
-    return str(Path(__file__).resolve().parents[2] / "gin" / "runs" / f"demo_{stage}.gin")
+    return str(_GIN / "runs" / f"demo_{stage}.gin")
 
 
 def prepare(folder: Path) -> dict:
-    """Writes the encyclopaedia's files and trains a vocabulary on its passages; returns counts."""
-    data = folder / "data"
-    counts = data / "counts.json"
+    """Makes all data that the runs under `folder` need; returns counts.
+
+    The encyclopaedia is written as Wikipedia dumps, which go through `class-jax make-data`'s steps: pages, passages,
+    mined queries of stage 1 and anchor questions of stage 2. Held-out questions and a vocabulary come beside them.
+    """
+    data, dumps = folder / "data", folder / "dumps"
+    counts = data / "demo.json"
     if counts.exists():
         return read_json(counts)
-    found = build_encyclopaedia(data, one_country_in=ONE_COUNTRY_IN)
+    tables = thinned(load_tables(), ONE_COUNTRY_IN)
+    build_dumps(dumps, one_country_in=ONE_COUNTRY_IN)
+    files = {"DUMPS": dumps, "PHRASEBOOK": dumps / PHRASEBOOK}
+    config = make_data.configured(
+        [str(_GIN / "data" / "encyclopaedia.gin")],
+        [f"{name} = {str(path)!r}" for name, path in files.items()],
+        {"workers": 1},  # a second process takes longer to start than its share of the work
+    )
+    made = make_data.make_data(config, data).counts
+    asked = write_held_out(tables, data, data)
     # No training question: the vocabulary would keep their wordings whole, and those of others would fall apart.
     train_vocabulary(
-        (passage_text(passage) for passage in read_passages(data / "passages.tsv")),
+        (passage_text(passage) for passage in read_passages(paths(folder)["PASSAGES"])),
         data / "vocabulary.model",
         VOCABULARY_SIZE,
         character_coverage=1.0,
         byte_fallback=False,
         symbols=PREFIXES,
     )
+    found = {
+        "entities": len(tables.types),
+        "facts": len(tables.facts),
+        "passages": made["passages"]["passages"],
+        "queries": sum(n for key, n in made["stage1"].items() if key.startswith("queries/")),
+        "questions": sum(n for key, n in made["stage2"].items() if key.startswith("questions/")),
+        "heldout": sum(count["heldout"] for count in asked.values()),
+    }
     write_json(counts, found)
     return found
 
@@ -101,13 +126,12 @@ def run(folder: Path, extra: list[str], console: Console) -> Table:
       InputError: see `class_jax.training.loop.train`.
     """
     clock = _Clock(console)
-    clock.say("writing the encyclopaedia, training a vocabulary")
+    clock.say("making data from the encyclopaedia's dumps, training a vocabulary")
     counts = prepare(folder)
-    languages = counts["languages"]
     console.print(
-        f"{counts['entities']} entities, {counts['facts']} facts, "
-        f"{sum(c['passages'] for c in languages.values())} passages in {len(languages)} languages, "
-        f"{sum(c['heldout'] for c in languages.values())} held-out questions"
+        f"{counts['entities']} entities, {counts['facts']} facts, {counts['passages']} passages in {len(LANGUAGES)} "
+        f"languages; {counts['queries']} mined queries, {counts['questions']} questions made from anchors; "
+        f"{counts['heldout']} held-out questions"
     )
     scores = {}
     for stage, what in zip(_STAGES, ("distillation from a BM25 English teacher", "end-to-end training"), strict=True):

@@ -45,16 +45,19 @@ class AnchorConfig:
       min_words, max_words: of the sentence, the answer among them; two characters count as a word in Japanese and
         Chinese.
       max_answer_words: of the answer.
+      untyped: the kind of question word (a key of `question_words.question_word`) for answers whose page has no type
+        of Table 11, such as currencies; None leaves them out.
     """
 
     languages: tuple[str, ...] = XOR_LANGUAGES
     min_words: int = 5
     max_words: int = 60
     max_answer_words: int = 8
+    untyped: str | None = None
 
     def __post_init__(self) -> None:
         for language in self.languages:
-            question_word(language, "who")
+            question_word(language, self.untyped or "who")
         if not self.languages or len(set(self.languages)) < len(self.languages):
             raise InputError("needs different languages, at least one", key="AnchorConfig.languages")
 
@@ -249,7 +252,7 @@ def _build(work: Path, config: AnchorConfig, typer: EntityTyper, pipeline: "beam
     typed = (
         {"links": linked, "pages": english}
         | "join English pages" >> beam.CoGroupByKey()
-        | "type" >> beam.FlatMap(_typed, typer)
+        | "type" >> beam.FlatMap(_typed, typer, config.untyped)
     )
     unlinked = targets | "unlinked" >> beam.Filter(lambda t: not _is_linked(t)) | "no link" >> beam.Map(_without_link)
     answers = [typed, unlinked] | "all targets" >> beam.Flatten()
@@ -266,7 +269,7 @@ def _build(work: Path, config: AnchorConfig, typer: EntityTyper, pipeline: "beam
     examples = (
         {"examples": found, "answers": answers}
         | "join targets" >> beam.CoGroupByKey()
-        | "complete" >> beam.FlatMap(_complete)
+        | "complete" >> beam.FlatMap(_complete, config.untyped)
     )
     for language in config.languages:
         (
@@ -307,7 +310,7 @@ def _without_link(target: tuple[tuple[str, str], str]) -> tuple[tuple[str, str],
 
 
 def _typed(
-    grouped: tuple[str, dict[str, Iterable]], typer: EntityTyper
+    grouped: tuple[str, dict[str, Iterable]], typer: EntityTyper, untyped: str | None
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
     """Yields ((language, target), (English title, entity type)), or ("", reason) for a target that has none."""
     title, groups = grouped
@@ -316,7 +319,12 @@ def _typed(
         return
     page = next(pages, None)
     kind = typer(page) if page is not None else None
-    told = ("", "no_english_page") if page is None else (title, kind) if kind in KIND_OF_TYPE else ("", "no_type")
+    if page is None:
+        told = "", "no_english_page"
+    elif kind in KIND_OF_TYPE or untyped is not None:
+        told = title, kind or ""
+    else:
+        told = "", "no_type"
     for link in links:
         yield link, told
 
@@ -359,15 +367,16 @@ def _with_passage(
             yield (example.language, example.target), dataclasses.replace(example, passage=spans[last][2])
 
 
-def _complete(grouped: tuple[tuple[str, str], dict[str, Iterable]]) -> Iterator[AnchorExample]:
+def _complete(grouped: tuple[tuple[str, str], dict[str, Iterable]], untyped: str | None) -> Iterator[AnchorExample]:
     (language, _), groups = grouped
-    english, kind = next(iter(groups["answers"]), ("", "no_page"))
+    english, told = next(iter(groups["answers"]), ("", "no_page"))
     for example in groups["examples"]:
         if not english:
-            _reject(kind, language)
+            _reject(told, language)
         else:
             counter(f"examples/{language}").inc()
-            yield dataclasses.replace(example, english=english, entity_type=kind, kind=KIND_OF_TYPE[kind])
+            kind = KIND_OF_TYPE.get(told, untyped)
+            yield dataclasses.replace(example, english=english, entity_type=told, kind=kind)
 
 
 def _is_in(example: AnchorExample, language: str) -> bool:

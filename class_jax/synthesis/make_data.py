@@ -199,7 +199,7 @@ def _questions(
     config: MakeDataConfig, out: Path, progress: bool | None, force: bool
 ) -> Mapping[str, Mapping[str, int]]:
     made = stage2.make_questions(out, config.questions, config.runner, progress, force=force)
-    prompted = config.questions.transformer != "rules" and config.questions.meta_examples is None
+    prompted = config.questions.transformer not in stage2.OFFLINE and config.questions.meta_examples is None
     meta = {stage2.META_STAGE: stage_record(out / stage2.META_STAGE)["counts"]} if prompted else {}
     return {**meta, stage2.STAGE: made}
 

@@ -185,6 +185,11 @@ def has_question_word(question: str, language: str, kind: str) -> bool:
     return any(_stands(words, form) for form in forms)
 
 
+def must_lead(language: str, kind: str) -> bool:
+    """Whether the question word asks only at the beginning (Arabic `man`, "who", is "from" elsewhere)."""
+    return _forms(language, kind)[0].startswith("^")
+
+
 def words_of(text: str) -> list[str]:
     """Splits a text at whatever is no letter, mark or digit; NFC, case folded."""
     plain = unicodedata.normalize("NFC", text).casefold()

@@ -12,10 +12,11 @@ import unicodedata
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
+from class_jax.synthesis.question_words import must_lead
 from class_jax.synthesis.transform import Draw, Rejected, Transformed
 from class_jax.synthesis.validate import tidied
 
-RULES_VERSION = "rules-1"
+RULES_VERSION = "rules-2"
 """Changes with what the rules make."""
 VARIANTS = 4
 """Questions that the rules can make of an example: two orders, of the whole sentence and of the answer's clause."""
@@ -89,7 +90,9 @@ def rule_question(draw: Draw) -> str | None:
     elif language == "ko":
         question = None if other else _korean(cloze, word)
     else:
-        question = _spaced(cloze, word, language, example.kind, (language in _FRONTED) != other)
+        front = (language in _FRONTED) != other
+        leads = front or not must_lead(language, example.kind)
+        question = _spaced(cloze, word, language, example.kind, front) if leads else None
     if question is None:
         return None
     question = tidied(question, language)

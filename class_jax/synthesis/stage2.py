@@ -5,8 +5,9 @@ A *draw* is one question to be made of one example. All draws of a language have
 example (in a random order), then the second of each, and so on. The valid questions that come first in this order are
 kept until there are enough, whichever transformer makes them.
 
-Rules run in Beam. Models are asked by a loop on the host: one model's throughput bounds it, whether behind an endpoint
-(one client holds the limits of rate and budget) or in one process, and the loop stops when there are enough.
+Rules and phrasebooks run in Beam. Models are asked by a loop on the host: one model's throughput bounds it, whether
+behind an endpoint (one client holds the limits of rate and budget) or in one process, and the loop stops when there
+are enough.
 """
 
 import collections
@@ -29,15 +30,15 @@ from tqdm import tqdm
 
 from class_jax.corpus.stages import RunnerConfig, counter, run_stage, stage_fingerprint, stage_record
 from class_jax.errors import InputError, nearest
-from class_jax.files import replacing
-from class_jax.llm import ChatClient, EndpointConfig
+from class_jax.files import digest_file, replacing
+from class_jax.llm import ChatClient, ChatModel, EndpointConfig
 from class_jax.llm_local import LocalChatModel, LocalModelConfig
 from class_jax.questions import XOR_LANGUAGES
 from class_jax.synthesis import anchors
 from class_jax.synthesis.anchors import AnchorExample, counts_by_language, read_anchor_examples
+from class_jax.synthesis.phrasebook import PhrasebookTransformer, read_phrasebook
 from class_jax.synthesis.rules import RULES_VERSION, VARIANTS, RuleTransformer
 from class_jax.synthesis.transform import (
-    ChatModel,
     Draw,
     MetaExample,
     PromptConfig,
@@ -63,7 +64,8 @@ QUESTIONS, PASSAGES, IN_ENGLISH = (
     "anchor_questions.passages.tsv",
     "anchor_questions.english.tsv",
 )
-TRANSFORMERS = ("rules", "endpoint", "local")
+TRANSFORMERS = ("rules", "phrasebook", "endpoint", "local")
+OFFLINE = ("rules", "phrasebook")
 _META_POOL = 8
 # The host's loop is a stage like any other: it runs while the pipeline is built, which then holds its counts alone.
 _IN_THIS_PROCESS = RunnerConfig("direct", workers=1)
@@ -76,13 +78,14 @@ class QuestionConfig:
 
     Attributes:
       languages: of the examples.
-      transformer: ``rules`` (offline), ``endpoint`` or ``local`` (`transformers`).
+      transformer: ``rules`` or ``phrasebook`` (both offline), ``endpoint`` or ``local`` (`transformers`).
       target: questions wanted for each language (paper: 146k).
       most_per_example: the most questions made of one example where a language has few.
       surplus: draws for each question wanted, since some are rejected.
       seed: of the order of the draws.
       prompts: how models are prompted.
       validation: what makes a question valid.
+      phrasebook: for ``phrasebook``, its file; see `class_jax.synthesis.phrasebook`.
       endpoint: for ``endpoint``.
       local: for ``local``.
       meta_endpoint: the large model that makes the meta-examples; None takes the one that makes the questions.
@@ -97,6 +100,7 @@ class QuestionConfig:
     seed: int = 0
     prompts: PromptConfig = PromptConfig()
     validation: ValidationConfig = ValidationConfig()
+    phrasebook: str | None = None
     endpoint: EndpointConfig | None = None
     local: LocalModelConfig | None = None
     meta_endpoint: EndpointConfig | None = None
@@ -184,9 +188,10 @@ def make_questions(
         "validation": dataclasses.asdict(config.validation),
         **{name: getattr(config, name) for name in ("languages", "target", "most_per_example", "surplus", "seed")},
     }
-    if config.transformer == "rules":
-        build = functools.partial(_build_rules, work, config, plans)
-        inputs["transformer"] = RULES_VERSION
+    if config.transformer in OFFLINE:
+        build = functools.partial(_build_offline, work, config, plans, _offline_transformer(config))
+        book = config.phrasebook if config.transformer == "phrasebook" else None
+        inputs["transformer"] = RULES_VERSION if book is None else digest_file(book)
         return run_stage(work, STAGE, build, inputs=inputs, runner=runner, progress=progress, force=force)
     meta = _meta_examples(work, config, tuple(plans), force)
     settings = config.endpoint if config.transformer == "endpoint" else config.local
@@ -314,8 +319,13 @@ def _judged(outcome: Transformed | Rejected, config: QuestionConfig) -> Row | Re
     return (draw.variant, _rank(example.id, config.seed), draw.id, question, *answers, example.passage)
 
 
-def _build_rules(
-    work: Path, config: QuestionConfig, plans: Mapping[str, LanguagePlan], pipeline: "beam.Pipeline", out: Path
+def _build_offline(
+    work: Path,
+    config: QuestionConfig,
+    plans: Mapping[str, LanguagePlan],
+    transformer: Transformer,
+    pipeline: "beam.Pipeline",
+    out: Path,
 ) -> None:
     import apache_beam as beam
 
@@ -326,7 +336,7 @@ def _build_rules(
         written.append(
             lines
             | f"read {language}" >> beam.io.ReadAllFromText()
-            | f"transform {language}" >> beam.FlatMap(_transformed, planned, config)
+            | f"transform {language}" >> beam.FlatMap(_transformed, planned, config, transformer)
             | f"duplicates {language}" >> beam.GroupByKey()
             | f"first {language}" >> beam.Map(_first, language)
             | f"target {language}" >> beam.combiners.Top.Smallest(config.target)
@@ -336,18 +346,26 @@ def _build_rules(
     _ = counted | "join" >> beam.Map(_join, out, tuple(plans))
 
 
-def _transformed(line: str, planned: LanguagePlan, config: QuestionConfig) -> Iterator[tuple[bytes, Row]]:
+def _transformed(
+    line: str, planned: LanguagePlan, config: QuestionConfig, transformer: Transformer
+) -> Iterator[tuple[bytes, Row]]:
     example = AnchorExample.from_json(line)
     if not _is_drawn(_rank(example.id, config.seed), planned):
         return
     draws = [Draw(example, variant) for variant in range(planned.per_example)]
-    for outcome in RuleTransformer().transform(draws):
+    for outcome in transformer.transform(draws):
         counter(f"drawn/{example.language}").inc()
         made = _judged(outcome, config)
         if isinstance(made, Rejected):
             counter(f"rejected/{made.reason}/{example.language}").inc()
         else:
             yield question_key(made[3]), made
+
+
+def _offline_transformer(config: QuestionConfig) -> Transformer:
+    if config.transformer == "rules":
+        return RuleTransformer()
+    return PhrasebookTransformer(read_phrasebook(config.phrasebook))
 
 
 def _first(grouped: tuple[bytes, Iterable[Row]], language: str) -> Row:

@@ -12,20 +12,19 @@ import itertools
 import json
 import os
 import random
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, runtime_checkable
 
 from class_jax.errors import InputError
 from class_jax.files import numbered_lines, replacing
-from class_jax.llm import ChatRequest, Failure
+from class_jax.llm import ChatModel, ChatRequest, Failure
 from class_jax.reply_cache import Reply
 from class_jax.synthesis.anchors import AnchorExample
 from class_jax.synthesis.prompts import PROMPTS, MetaExample, bulk_messages, meta_messages, parse_reply
 from class_jax.synthesis.validate import ValidationConfig, problem_of
 
-T = TypeVar("T")
 _TRIES_PER_META_EXAMPLE = 8
 
 
@@ -65,18 +64,12 @@ class Rejected:
     detail: str = ""
 
 
+@runtime_checkable  # Beam checks the arguments of its functions
 class Transformer(Protocol):
     """Makes questions of examples."""
 
     def transform(self, draws: Iterable[Draw]) -> Generator[Transformed | Rejected, None, None]:
         """Yields one outcome for each draw, in their order; reads only some draws ahead."""
-
-
-class ChatModel(Protocol):
-    """What answers chat requests: `ChatClient` or `LocalChatModel`."""
-
-    def complete(self, tagged: Iterable[tuple[T, ChatRequest]]) -> Iterator[tuple[T, Reply | Failure]]:
-        """Yields the outcome of each request with its tag, in their order."""
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,14 @@ class ValidationConfig:
     Attributes:
       min_words, max_words: of the question; two characters count as a word in Japanese and Chinese.
       script_share: the least share of its letters that are of the language's own script; names may be of others.
+      question_word: whether it must hold a form of the word that was asked for. Questions that people wrote ask in
+        other ways too ("In which city", "Name the").
     """
 
     min_words: int = 3
     max_words: int = 40
     script_share: float = 0.5
+    question_word: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.min_words <= self.max_words:
@@ -68,7 +71,7 @@ def problem_of(question: str, example: AnchorExample, config: ValidationConfig) 
     - ``format``: empty, of several lines, or with remains of a prompt or of markup.
     - ``wrong_script``: mostly letters of other scripts; Japanese needs kana, Chinese has none.
     - ``too_short``, ``too_long``: by words.
-    - ``wrong_question_word``: no form of the word that was asked for.
+    - ``wrong_question_word``: no form of the word that was asked for (where the configuration wants one).
     - ``answer_in_question``: it gives the answer away.
     """
     language = example.language
@@ -79,7 +82,7 @@ def problem_of(question: str, example: AnchorExample, config: ValidationConfig) 
     length = length_in_words(question, language)
     if not config.min_words <= length <= config.max_words:
         return "too_short" if length < config.min_words else "too_long"
-    if not has_question_word(question, language, example.kind):
+    if config.question_word and not has_question_word(question, language, example.kind):
         return "wrong_question_word"
     return "answer_in_question" if names_answer(question, example.answer) else None
 
