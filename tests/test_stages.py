@@ -80,6 +80,14 @@ def test_a_stage_is_run_once(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_an_input_has_as_many_processes_as_it_keeps_busy():
+    cores = RunnerConfig().processes
+    assert RunnerConfig().fitted(1_000_000).workers == 1
+    assert RunnerConfig().fitted(10**12).workers == cores
+    assert RunnerConfig(workers=3).fitted(1).workers == 3
+    assert RunnerConfig(runner="flink").fitted(1).workers is None
+
+
 def test_several_processes_share_the_work(tmp_path):
     counts = run_stage(tmp_path, "s", Build(), inputs={}, runner=TWO)
     assert counts == {"squares": 6, "sum": 15}

@@ -20,7 +20,7 @@ def make_data(
     config: Annotated[list[Path], typer.Option(help="gin file; may be given several times")],
     out: Annotated[Path, typer.Option(help="work folder")] = Path("runs/data"),
     gin: Annotated[list[str] | None, typer.Option(help="a further gin binding")] = None,
-    workers: Annotated[int | None, typer.Option(help="processes; all cores if left out", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="processes; one for each 16 MB of XML if left out", min=1)] = None,
     runner: Annotated[str | None, typer.Option(help="direct, flink, spark or dataflow")] = None,
     beam: Annotated[list[str] | None, typer.Option(help="a further Beam flag: --beam=--flink_master=...")] = None,
     force: Annotated[bool, typer.Option("--force", help="make again what was made from other inputs")] = False,

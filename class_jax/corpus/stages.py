@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,9 @@ NAMESPACE = "class_jax"  # of the Beam counters
 _PROGRESS = ".progress"
 _REPORT_SECONDS = 0.5
 
+# A process takes seconds to start, and then reads about a megabyte of XML in a second.
+_WORTH_A_PROCESS = 16e6
+
 RUNNERS = {"direct": "direct", "flink": "FlinkRunner", "spark": "SparkRunner", "dataflow": "DataflowRunner"}
 
 
@@ -44,7 +47,7 @@ class RunnerConfig:
 
     Attributes:
       runner: `direct` (this machine), `flink`, `spark`, `dataflow`, or the name of a runner class that Beam knows.
-      workers: processes of the direct runner; None takes all cores, 1 runs in this process.
+      workers: processes of the direct runner; None takes all cores (see `fitted`), 1 runs in this process.
       options: further Beam flags, such as `--flink_master=host:8081`.
     """
 
@@ -60,6 +63,16 @@ class RunnerConfig:
         if self.workers < 1:
             raise InputError(f"{self.workers} processes", key="workers", remedy="1 or more, or none for all cores")
         return self.workers
+
+    def fitted(self, size: int) -> "RunnerConfig":
+        """The same with a number of workers that an input keeps busy, where none is set.
+
+        Args:
+          size: of the input in bytes, as if it were not compressed.
+        """
+        if self.workers is not None or self.runner != "direct":
+            return self
+        return replace(self, workers=min(self.processes, max(1, int(size / _WORTH_A_PROCESS))))
 
 
 def run_stage(

@@ -215,5 +215,5 @@ def _check(wikis: Sequence[WikiFiles], config: CorpusConfig) -> None:
     if not wikis:
         raise InputError("no wiki is given", key="dumps", remedy="name at least one language and its dump")
     for name, value in asdict(config).items():
-        if value < 1:
+        if name != "at_sentences" and value < 1:
             raise InputError(f"{value} is too small", key=name, remedy="1 or more")

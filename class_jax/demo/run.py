@@ -89,7 +89,6 @@ def prepare(folder: Path) -> dict:
     config = make_data.configured(
         [str(_GIN / "data" / "encyclopaedia.gin")],
         [f"{name} = {str(path)!r}" for name, path in files.items()],
-        {"workers": 1},  # a second process takes longer to start than its share of the work
     )
     made = make_data.make_data(config, data).counts
     asked = write_held_out(tables, data, data)

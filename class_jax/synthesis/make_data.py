@@ -13,7 +13,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class MakeDataConfig:
       lists: the English teacher that retrieves the stage-1 queries' passages.
       anchors: of examples of stage 2.
       questions: made of these.
-      runner: what runs the pipelines.
+      runner: what runs the pipelines; where its workers are not set, as many as the dumps keep busy.
     """
 
     dumps: Mapping[str, str | Sequence[str]]
@@ -243,6 +243,7 @@ def run_steps(
     """
     out = Path(out)
     config.check(out)
+    config = replace(config, runner=config.runner.fitted(_size(config.wikis)))
     counts: dict[str, Mapping[str, int]] = {}
     for name, step in steps:
         if getattr(config, name, None) is None:
@@ -251,6 +252,12 @@ def run_steps(
         counts |= found
         write_json(out / COUNTS, counts)
         yield name, found
+
+
+def _size(wikis: Iterable[WikiFiles]) -> int:
+    """Bytes of XML in the dumps, about: text shrinks to a fifth."""
+    files = [Path(dump) for wiki in wikis for dump in wiki.dumps]
+    return sum(file.stat().st_size * (5 if file.suffix in (".bz2", ".gz") else 1) for file in files if file.exists())
 
 
 def make_data(config: MakeDataConfig, out: str | os.PathLike, **options: object) -> MadeData:
