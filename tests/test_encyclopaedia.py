@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from class_jax.corpus.pages import read_pages
 from class_jax.corpus.passages import read_passages
 from class_jax.demo.encyclopaedia import (
     LANGUAGES,
@@ -25,7 +26,7 @@ from class_jax.demo.encyclopaedia import (
     thinned,
 )
 from class_jax.demo.encyclopaedia_dump import PHRASEBOOK, build_dumps, main, title_of
-from class_jax.demo.held_out import write_held_out
+from class_jax.demo.held_out import passages_with, write_held_out
 from class_jax.demo.run import ONE_COUNTRY_IN, paths
 from class_jax.errors import InputError
 from class_jax.files import numbered_lines
@@ -237,6 +238,23 @@ def test_a_page_that_tells_something_else_is_refused(made, tmp_path):
     with pytest.raises(InputError, match=r"does not tell: .*make the data again"):
         write_held_out(made.tables, work, tmp_path)
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_gold_is_where_the_answer_stands_when_a_sentence_is_cut(made, tmp_path):
+    """Passages of ten characters: the answer's first character is in the gold one."""
+    (tmp_path / "passages").mkdir()
+    (tmp_path / "pages").symlink_to(made.work / "pages")
+    texts = {page.id: page.text for page in read_pages(made.work / "pages" / "fi")}
+    with open(tmp_path / "passages" / "passage_spans.tsv", "w", encoding="utf-8") as spans:
+        spans.write("id\tlanguage\tpage\tstart\tend\n")
+        for page, text in texts.items():
+            for start in range(0, len(text), 10):
+                spans.write(f"{page}+{start}\tfi\t{page}\t{start}\t{min(start + 10, len(text))}\n")
+    drawn, _ = held_out(made.tables)
+    for asked, passages in passages_with(made.tables, tmp_path, "fi", drawn).items():
+        answer = made.tables.name(asked.answer, "fi")
+        for page, start in (passage.split("+") for passage in passages):
+            assert answer in texts[page][int(start) : int(start) + 9 + len(answer)], asked
 
 
 def test_same_bytes_every_time(made, tmp_path, capsys):
