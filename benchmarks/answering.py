@@ -16,17 +16,13 @@ once the weights were loaded, so it holds what answering takes, compiled program
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+import workers
 
 
 def batch_tokens(shape, seed):
@@ -118,18 +114,19 @@ SIDES = {"class_jax": jax_side, "transformers": torch_side}
 
 
 def work(side, folder, shape):
-    """A worker: for each seed read from standard input, one line of JSON on standard output."""
-    if shape["cores"]:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: shape["cores"]])
+    """A worker's whole life; see `workers.serve`."""
+    workers.pin(shape["cores"])
     run = SIDES[side](folder, shape)
     loaded = memory_status("VmRSS")
-    for line in sys.stdin:
-        read, decode, lengths = run(int(line))
+
+    def measured(seed):
+        read, decode, lengths = run(seed)
         if lengths != [shape["A"]] * shape["B"]:
             raise RuntimeError(f"{side} generated {lengths} tokens, not {shape['A']} each: choose another --seed")
         peak = memory_status("VmHWM")
-        memory = None if peak is None else peak - loaded
-        print(json.dumps({"read": read, "decode": decode, "peak_mib": memory}), flush=True)
+        return {"read": read, "decode": decode, "peak_mib": None if peak is None else peak - loaded}
+
+    workers.serve(measured)
 
 
 def model_config(size):
@@ -138,7 +135,7 @@ def model_config(size):
     from class_jax.models.config import ModelConfig
     from class_jax.training.main import parse
 
-    parse([str(REPOSITORY / "gin" / "models" / f"{size}.gin")], [])
+    parse([str(workers.REPOSITORY / "gin" / "models" / f"{size}.gin")], [])
     own = {"vocab_size": 32000} if size == "tiny" else {}  # the one size that has no vocabulary of its own
     return gin.get_configurable(ModelConfig)(**own)
 
@@ -159,34 +156,6 @@ def write_weights(size, folder):
 
     save_pretrained(folder, jax.tree_util.tree_map_with_path(leaf, param_shapes(config)), config)
     return config
-
-
-def measure(folder, shape, sides, repeats, seed):
-    """Runs both sides in turn; returns what each measured, in the order of the repetitions."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker"]
-    given = [json.dumps([side, str(folder), shape]) for side in sides]
-    # As in the Makefile: with large arrays in huge pages XLA's CPU programs take less time. Both sides get it.
-    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ, "PYTHONPATH": str(REPOSITORY)}
-    workers = [
-        subprocess.Popen([*command, one], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        for one in given
-    ]
-    found = {side: [] for side in sides}
-    try:
-        for repeat in range(repeats + 1):
-            for side, worker in zip(sides, workers, strict=True):
-                worker.stdin.write(f"{seed + repeat}\n")
-                worker.stdin.flush()
-                line = worker.stdout.readline()
-                if not line:
-                    raise SystemExit(f"{side} failed: see above")
-                if repeat:  # the first compiles
-                    found[side].append(json.loads(line))
-    finally:
-        for worker in workers:
-            worker.stdin.close()
-            worker.wait()
-    return found
 
 
 def summary(shape, side, runs):
@@ -256,7 +225,8 @@ def main():
                 lengths = {"Q": given.question_tokens, "P": given.passage_tokens, "A": given.answer_tokens}
                 shape = {"B": given.batch, "N": N, **lengths, "beams": given.beams, "vocab_size": config.vocab_size}
                 shape["cores"] = given.cores
-                found = measure(Path(folder) / "model", shape, sides, given.repeats, given.seed)
+                each = {side: [side, str(Path(folder) / "model"), shape] for side in sides}
+                found = workers.take_turns(__file__, each, given.repeats, given.seed)
                 made = [{"size": size, **summary(shape, side, runs)} for side, runs in found.items()]
                 if len(made) == 2:
                     made[0]["ratio"] = made[0]["questions_per_second"] / made[1]["questions_per_second"]

@@ -15,17 +15,14 @@ does strikes both. Pairs per second are medians. Both take a GPU where their lib
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import workers
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 # mBART-50's vocabulary and the shape of mBART-large, but for the number of layers.
 SHAPE = {
     "vocab_size": 250054,
@@ -124,14 +121,10 @@ SIDES = {"class_jax": jax_side, "transformers": torch_side}
 
 
 def work(side, folder, given):
-    """A worker: for each seed read from standard input, one line of JSON on standard output."""
-    if given["cores"]:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given["cores"]])
+    """A worker's whole life; see `workers.serve`."""
+    workers.pin(given["cores"])
     run = SIDES[side](folder, given)
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        seconds, scores = run(int(line))
-        print(json.dumps({"seconds": seconds, "scores": scores}), flush=True)
+    workers.serve(lambda seed: dict(zip(("seconds", "scores"), run(seed), strict=True)))
 
 
 def write_weights(folder, layers):
@@ -142,42 +135,6 @@ def write_weights(folder, layers):
     torch.manual_seed(0)
     config = MBartConfig(**SHAPE, encoder_layers=layers, decoder_layers=layers, decoder_start_token_id=EOS)
     MBartForConditionalGeneration(config).save_pretrained(folder)
-
-
-def measure(folder, given, repeats, seed):
-    """Runs both sides in turn; returns what each measured, in the order of the repetitions."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker"]
-    # As in the Makefile: with large arrays in huge pages CPU programs take less time. Both sides get it.
-    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ, "PYTHONPATH": str(REPOSITORY)}
-    found = {side: [] for side in SIDES}
-    workers = {
-        side: subprocess.Popen(
-            [*command, json.dumps([side, str(folder), given])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for side in SIDES
-    }
-    try:
-        for side, worker in workers.items():
-            if not worker.stdout.readline():
-                raise SystemExit(f"{side} failed: see above")
-        for repeat in range(repeats + 1):
-            for side, worker in workers.items():
-                worker.stdin.write(f"{seed + repeat}\n")
-                worker.stdin.flush()
-                line = worker.stdout.readline()
-                if not line:
-                    raise SystemExit(f"{side} failed: see above")
-                if repeat:  # the first compiles
-                    found[side].append(json.loads(line))
-    finally:
-        for worker in workers.values():
-            worker.stdin.close()
-            worker.wait()
-    return found
 
 
 def summary(given, found):
@@ -253,7 +210,8 @@ def main():
                     "pool": given.pool if shared else given.passages,
                 }
                 settings = common | asked | {"name": name, "dtype": dtype, "vary": name == "varied"}
-                rows += summary(settings, measure(folder, settings, given.repeats, given.seed))
+                each = {side: [side, folder, settings] for side in SIDES}
+                rows += summary(settings, workers.take_turns(__file__, each, given.repeats, given.seed))
                 show(rows[-2:])
     if given.out is not None:
         from class_jax.files import write_json

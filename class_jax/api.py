@@ -27,6 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from class_jax import inference
+from class_jax.batching import bucket_lengths, length_batches, power_of_two
 from class_jax.corpus.inputs import PREFIXES, normalise_question, question_text
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
@@ -35,10 +36,7 @@ from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
 from class_jax.retrieval.encode import (
     Vectors,
-    bucket_lengths,
     encode_questions,
-    length_batches,
-    power_of_two,
 )
 from class_jax.retrieval.exact import exact_search
 from class_jax.retrieval.index import Index, check_corpus, check_model, open_index

@@ -1,8 +1,9 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Parts of a question file: some languages, or a few questions drawn at random (for gin files and few-shot prompts)."""
+"""Parts of data: some languages of a question file, a few questions drawn at random, a balance between languages."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from class_jax.errors import InputError, nearest
 from class_jax.questions import KNOWN_LANGUAGES, Question
@@ -53,3 +54,20 @@ def sample(
             raise InputError(f"is {count}, but there are {len(here)} questions{of}", key="count", remedy="choose less")
         chosen += [place for _, place in sorted(here)[:count]]
     yield from (everything[place] for place in sorted(chosen))
+
+
+def sampling_probabilities(counts: Mapping[str, int], exponent: float = 0.5) -> dict[str, float]:
+    """Returns p_i = f_i^exponent / sum of f_j^exponent, with f_i = n_i / sum of n_j (appendix A.1.1).
+
+    Languages without pairs have probability 0, whatever the exponent.
+
+    Raises:
+      InputError: if a count is negative.
+    """
+    for language, count in counts.items():
+        if count < 0:
+            raise InputError(f"{count} pairs", key=language, remedy="counts can't be negative")
+    total = sum(counts.values())
+    powers = {language: (count / total) ** exponent if count else 0.0 for language, count in counts.items()}
+    norm = math.fsum(powers.values()) or 1.0
+    return {language: power / norm for language, power in powers.items()}

@@ -67,6 +67,7 @@ def replace_words(
     ratio: float,
     chance: random.Random,
     kept: Sequence[str] = (),
+    units: re.Pattern[str] = _WORD,
 ) -> str:
     """Replaces words that the dictionary has by one of their translations; all else stays as it stands.
 
@@ -76,6 +77,7 @@ def replace_words(
       ratio: probability that a word that is there is replaced.
       chance: draws the words and the translations.
       kept: words that are never replaced.
+      units: what is looked up; `units_of` a dictionary that has terms of several words, too.
     """
 
     def replaced(match: re.Match[str]) -> str:
@@ -85,11 +87,20 @@ def replace_words(
             return word
         return translations[chance.randrange(len(translations))]
 
-    return _WORD.sub(replaced, text)
+    return units.sub(replaced, text)
+
+
+def units_of(dictionary: Mapping[str, Sequence[str]]) -> re.Pattern[str]:
+    """What `replace_words` looks up: the dictionary's terms of several words, the longest first, and all words."""
+    terms = sorted((term for term in dictionary if not _WORD.fullmatch(term)), key=len, reverse=True)
+    several = [rf"(?<!\w)(?:{'|'.join(map(re.escape, terms))})(?!\w)"] if terms else []
+    return re.compile("|".join([*several, _WORD.pattern]), re.IGNORECASE)
 
 
 class DictionaryTranslator:
-    """Word by word, with the first translation of each word: a baseline, and a stand-in where no model is at hand.
+    """Term by term, with the first translation of each: a baseline, and a stand-in where no model is at hand.
+
+    A term is a word, or several where the dictionary has a tab behind them (names, titles of pages).
 
     Args:
       folder: of dictionaries called `{source}-{target}.txt`, as MUSE names them.
@@ -103,17 +114,18 @@ class DictionaryTranslator:
         files = sorted(self._folder.glob("*-*.txt")) if self._folder.is_dir() else []
         if not files:
             raise InputError("no dictionaries ({source}-{target}.txt)", file=folder, remedy="download MUSE's")
-        self._dictionaries: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
-        self.fingerprint = "words " + " ".join(f"{file.name}:{digest_file(file)[:16]}" for file in files)
+        self._dictionaries: dict[tuple[str, str], tuple[dict[str, tuple[str, ...]], re.Pattern[str]]] = {}
+        self.fingerprint = "terms " + " ".join(f"{file.name}:{digest_file(file)[:16]}" for file in files)
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
-        """Translates word by word; see `Translator`. Words that the dictionary lacks stay.
+        """Translates term by term; see `Translator`. Words that the dictionary lacks stay.
 
         Raises:
           InputError: if there is no dictionary for the languages.
         """
         if (source, target) not in self._dictionaries:
             words = read_dictionary(self._folder / f"{source}-{target}.txt")
-            self._dictionaries[source, target] = {word: found[:1] for word, found in words.items()}
+            self._dictionaries[source, target] = {word: found[:1] for word, found in words.items()}, units_of(words)
+        dictionary, units = self._dictionaries[source, target]
         chance = random.Random(0)
-        return [replace_words(text, self._dictionaries[source, target], 1.0, chance) for text in texts]
+        return [replace_words(text, dictionary, 1.0, chance, units=units) for text in texts]

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from class_jax.batching import SOURCE_BUCKETS, buckets_within, length_batches, power_of_two
 from class_jax.corpus.inputs import LANGUAGES
+from class_jax.corpus.mbart_vocabulary import MBartVocabulary
 from class_jax.errors import InputError, nearest
 from class_jax.files import numbered_lines
 from class_jax.models import class_model, mbart
-from class_jax.reranking.mbart_vocabulary import MBartVocabulary
-from class_jax.reranking.score import SOURCE_BUCKETS, buckets_within
-from class_jax.retrieval.encode import length_batches, power_of_two
 from class_jax.translation import Translator
+from class_jax.work_log import cut_torn_line
 
 if TYPE_CHECKING:
     from class_jax.llm import ChatClient
@@ -274,11 +274,7 @@ def _read_provenance(path: Path, made: dict[str, str]) -> dict[Item, str]:
     if not path.exists():
         return {}
     try:
-        with open(path, "r+b") as f:
-            content = f.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                f.truncate(whole)
+        cut_torn_line(path)
     except OSError as error:
         raise InputError(f"could not be written ({error.strerror})", file=path) from error
     found = {}

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from class_jax import api
 from class_jax.commands import adapt as command
+from class_jax.commands import rerank as rerank_command
+from class_jax.corpus.mbart_vocabulary import MBartVocabulary
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.questions import Question
 from class_jax.reranking import quality
 from class_jax.reranking.adapt import AdaptConfig, adapt, choose_pairs
-from class_jax.reranking.mbart_vocabulary import MBartVocabulary
 from class_jax.reranking.ranked import Candidate, RankedList, write_ranked
 from class_jax.reranking.score import Source, score_pairs
 from class_jax.reranking.scorers import MBartScorer, T5Scorer
@@ -151,7 +152,15 @@ def invoke(function, *arguments):
     return CliRunner().invoke(app, [str(x) for x in arguments])
 
 
-def test_the_commands(folder, tmp_path):
+def test_the_commands(folder, tmp_path, monkeypatch):
+    rerank = command._rerank
+
+    def told(scorer, lists, right, out, name, *rest):
+        found = rerank(scorer, lists, right, out, name, *rest)
+        found.values["MRR"] = np.full(len(found.ids), {"likelihood_4": 0.9, "contrastive_4": 0.2}.get(name, 0.95))
+        return found
+
+    monkeypatch.setattr(command, "_rerank", told)  # random weights would rank all alike
     lists, right = make_lists(8)
     write_ranked(tmp_path / "examples.json", lists[:4], "ctxs")
     write_ranked(tmp_path / "heldout.json", lists[4:], "ctxs")
@@ -159,17 +168,23 @@ def test_the_commands(folder, tmp_path):
     rows = [{"id": one.question.id, "passages": sorted(ids)} for one, ids in zip(lists, right, strict=True)]
     gold.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = (tmp_path / "examples.json", "--model", folder / "model", "--gold", gold, "--out", tmp_path / "out")
-    size = ("--steps", 2, "--batch", 2, "--pairs", "4", "--save")
+    size = ("--steps", 2, "--batch", 2, "--pairs", "4", "--save", tmp_path / "best")
     found = invoke(command.rerank_adapt, *given, "--heldout", tmp_path / "heldout.json", *size)
     assert found.exit_code == 0, found.exception
     names = ("retriever", "zero-shot", "likelihood 4", "contrastive 4")
     table = (tmp_path / "out" / "adaptation.md").read_text()
     assert all(f"| {name} " in table for name in names)
-    assert api.CLASS.from_pretrained(tmp_path / "out" / "contrastive_4").config.d_model == CONFIG.d_model
+    assert "best: likelihood 4, the best macro MRR (90.0)" in found.output
+    [log] = (tmp_path / "out" / "scores").glob("likelihood_4.*")
+    saved = T5Scorer(api.CLASS.from_pretrained(tmp_path / "best"))
+    assert saved.fingerprint == json.loads(log.read_text().splitlines()[0])["made_with"]["scorer"]
     same = invoke(command.rerank_adapt, *given, "--heldout", tmp_path / "examples.json", *size)
     assert isinstance(same.exception, InputError) and "question 'q0': is among the examples too" in str(same.exception)
     wrong = invoke(command.rerank_adapt, *given, "--heldout", tmp_path / "heldout.json", "--pairs", "few")
     assert isinstance(wrong.exception, InputError) and "'few' is no list of numbers" in str(wrong.exception)
+    (tmp_path / "notes.txt").write_text("x")
+    taken = invoke(command.rerank_adapt, *given, "--heldout", tmp_path / "heldout.json", "--save", tmp_path)
+    assert isinstance(taken.exception, InputError) and "holds other things than a model's" in str(taken.exception)
     languages = tmp_path / "languages.tsv"
     corpus = tiny_run.passages()
     languages.write_text("".join(f"{p.id}\t{('en', 'fi', 'ar')[i % 3]}\n" for i, p in enumerate(corpus)))
@@ -184,3 +199,39 @@ def test_the_commands(folder, tmp_path):
         "| fi " in (tmp_path / "q.md").read_text()
         and len((tmp_path / "q.generated.jsonl").read_text().splitlines()) == 12
     )
+
+
+def test_an_adapted_mbart_is_saved_and_reranks(mbart_scorer, tmp_path):
+    """The scores of the saved weights are bit for bit those of the adapted ones."""
+    mbart_scorer.save(tmp_path / "mbart")
+    lists, right = make_lists(4)
+    write_ranked(tmp_path / "examples.json", lists[:2], "ctxs")
+    write_ranked(tmp_path / "heldout.json", lists[2:], "ctxs")
+    rows = [{"id": one.question.id, "passages": sorted(ids)} for one, ids in zip(lists, right, strict=True)]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    gold = ("--gold", tmp_path / "gold.jsonl")
+    found = invoke(
+        command.rerank_adapt,
+        *(tmp_path / "examples.json", "--heldout", tmp_path / "heldout.json", "--model", tmp_path / "mbart", *gold),
+        *("--out", tmp_path / "out", "--objectives", "likelihood", "--pairs", 2, "--steps", 2, "--batch", 2),
+        *("--top", 3, "--save", tmp_path / "adapted"),
+    )
+    assert found.exit_code == 0, found.exception
+    shown = invoke(
+        rerank_command.rerank,
+        *(
+            tmp_path / "heldout.json",
+            "--model",
+            tmp_path / "adapted",
+            "--out",
+            tmp_path / "new.json",
+            "--top",
+            3,
+            *gold,
+        ),
+    )
+    assert shown.exit_code == 0, shown.exception
+    [log] = (tmp_path / "out" / "scores").glob("likelihood_2.*")
+    assert (tmp_path / "new.json.scores.jsonl").read_text() == log.read_text()
+    [before] = (tmp_path / "out" / "scores").glob("zero-shot.*")
+    assert before.read_text().splitlines()[1:] != log.read_text().splitlines()[1:]

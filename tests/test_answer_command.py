@@ -89,25 +89,25 @@ def test_a_file_in_the_official_format(whole, folder):
 @pytest.mark.parametrize("torn", ["", '{"id": "q5", "ques'])
 def test_goes_on_where_it_was_killed(folder, whole, tmp_path, monkeypatch, torn):
     """The process dies after three answers, perhaps while it wrote a fourth."""
-    write, written = command.AnswerLog.write, []
+    write, written = command.WorkLog.write, []
 
-    def dying(self, question, answer):
+    def dying(self, id, entry):
         if len(written) == 3:
             self._file.write(torn)
             raise KeyboardInterrupt
-        written.append(question.id)
-        write(self, question, answer)
+        written.append(id)
+        write(self, id, entry)
 
-    monkeypatch.setattr(command.AnswerLog, "write", dying)
+    monkeypatch.setattr(command.WorkLog, "write", dying)
     assert of_file(folder, tmp_path / "out.json").exit_code != 0
     assert not (tmp_path / "out.json").exists()
     assert len(log_lines_whole(tmp_path / "out.log.jsonl")) == 4
 
-    def counting(self, question, answer):
-        written.append(question.id)
-        write(self, question, answer)
+    def counting(self, id, entry):
+        written.append(id)
+        write(self, id, entry)
 
-    monkeypatch.setattr(command.AnswerLog, "write", counting)
+    monkeypatch.setattr(command.WorkLog, "write", counting)
     result = of_file(folder, tmp_path / "out.json")
     assert result.exit_code == 0, result.exception
     assert sorted(written) == [f"q{i}" for i in range(COUNT)]  # none twice
@@ -139,7 +139,7 @@ def test_a_log_of_something_else_is_refused(folder, whole, tmp_path):
     assert "another --out" in message and str(log) in message
     assert "beams: its answers were made with 1, not 2" in str(of_file(folder, out, "--beams", 2).exception)
     log.write_text(log.read_text() + "nonsense\n")
-    assert f"whole.log.jsonl:{COUNT + 2}: not a line of an answer log" in str(of_file(folder, out).exception)
+    assert f"whole.log.jsonl:{COUNT + 2}: not a line of a log of answers" in str(of_file(folder, out).exception)
 
 
 def test_bad_input(folder, tmp_path):

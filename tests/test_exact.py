@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from class_jax.batching import length_batches
 from class_jax.errors import InputError
 from class_jax.retrieval import encode, exact
 from class_jax.retrieval.encode import Encoder, Vectors
@@ -196,7 +197,7 @@ def test_sharded_over_devices(world):
 
 def test_batches_cover_every_item_once_with_few_shapes():
     lengths = np.random.default_rng(1).integers(1, 300, 1000)
-    batches = list(encode.length_batches(lengths, 64))
+    batches = list(length_batches(lengths, 64, encode.PASSAGE_BUCKETS))
     assert sorted(np.concatenate([m for m, _ in batches])) == list(range(1000))
     assert all((lengths[m] <= n).all() for m, n in batches)
     assert [len(m) for m, _ in batches].count(64) == len(batches) - 1 or len(batches[-1][0]) == 64

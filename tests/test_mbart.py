@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_mbart
 
-from class_jax.checkpoints.mbart_files import config_from_hf, load_mbart, to_params
+from class_jax.checkpoints.mbart_files import config_from_hf, load_mbart, save_mbart, to_params, to_tensors
 from class_jax.checkpoints.tensor_files import read_tensors
+from class_jax.corpus.mbart_vocabulary import MBartVocabulary
 from class_jax.errors import InputError
 from class_jax.files import read_json
 from class_jax.models import mbart
@@ -134,3 +136,86 @@ def test_bad_checkpoints_are_named(golden, loaded):
         config_from_hf({"model_type": "mt5"})
     with pytest.raises(InputError, match="unknown value 'swish'"):
         config_from_hf(read_json(golden / "mbart/hf_checkpoint/config.json") | {"activation_function": "swish"})
+
+
+def equal_trees(a, b):
+    """Whether two trees have the same arrays, bit for bit."""
+    same = jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(np.asarray(x), np.asarray(y)), a, b)
+    return all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("shard_bytes", [10**9, 100_000])
+def test_what_is_saved_is_loaded_again(golden, loaded, tmp_path, shard_bytes):
+    config, params = loaded
+    save_mbart(tmp_path / "m", jax.tree.map(jnp.asarray, params), config, max_shard_bytes=shard_bytes)
+    assert (len(list((tmp_path / "m").glob("*.safetensors"))) > 1) == (shard_bytes < 10**9)
+    again, read, vocabulary = load_mbart(tmp_path / "m")
+    assert again == config and vocabulary is None and equal_trees(read, params)
+    # The tensors are those of the file that was read first.
+    given, written = (read_tensors(folder) for folder in (golden / "mbart" / "hf_checkpoint", tmp_path / "m"))
+    assert set(written) <= set(given) and equal_trees(dict(written), {name: given[name] for name in written})
+
+
+def test_a_tree_of_other_shapes_is_not_saved(loaded, tmp_path):
+    config, params = loaded
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match=r"holds other things than a model's \(thesis.txt\)"):
+        save_mbart(tmp_path / "m", params, config)
+    wrong = params | {"logits_bias": params["logits_bias"][1:], "more": np.zeros(2)}
+    problem = r"logits_bias has shape \(323,\) in the parameters but shape \(324,\).*more \(shape \(2,\)\) is unknown"
+    with pytest.raises(InputError, match=problem):
+        to_tensors(wrong, config)
+    with pytest.raises(InputError, match="logits_bias has shape"):
+        save_mbart(tmp_path / "new", wrong, config)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_that_refuses_leaves_the_old_weights(loaded, tmp_path, monkeypatch):
+    config, params = loaded
+    save_mbart(tmp_path / "m", params, config)
+    before = (tmp_path / "m" / "model.safetensors").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("class_jax.checkpoints.mbart_files.write_tensors", full)
+    with pytest.raises(InputError, match=r"could not be written \(No space left on device\)"):
+        save_mbart(tmp_path / "m", jax.tree.map(lambda x: x + 1, params), config)
+    assert (tmp_path / "m" / "model.safetensors").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_flipped_bit_is_noticed(loaded, tmp_path):
+    config, params = loaded
+    save_mbart(tmp_path / "m", params, config)
+    file = tmp_path / "m" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        load_mbart(tmp_path / "m")
+
+
+def test_transformers_loads_what_is_saved(tmp_path):
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    config, params = tiny_mbart.CONFIG, tiny_mbart.random_params()
+    tiny_mbart.write_pieces(tmp_path / "pieces.model")
+    vocabulary = MBartVocabulary(tmp_path / "pieces.model", config.vocab_size)
+    save_mbart(tmp_path / "m", params, config, vocabulary)
+    again, read, file = load_mbart(tmp_path / "m")
+    assert again == config and equal_trees(read, params)
+    assert MBartVocabulary(file, config.vocab_size).fingerprint == vocabulary.fingerprint
+    public, report = transformers.MBartForConditionalGeneration.from_pretrained(
+        tmp_path / "m", output_loading_info=True
+    )
+    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    tokeniser = transformers.AutoTokenizer.from_pretrained(tmp_path / "m", src_lang="en_XX")
+    ids = tokeniser("Asla is a town")["input_ids"]
+    assert ids == [vocabulary.tag("en"), *vocabulary.encode("Asla is a town"), config.eos_id]
+    inputs = np.array([[config.start_id, vocabulary.tag("fi"), *vocabulary.encode("a town")]])
+    with torch.no_grad():
+        wanted = public.eval()(input_ids=torch.tensor([ids]), decoder_input_ids=torch.from_numpy(inputs)).logits
+    model = merge(mbart.model_graph(config), jax.tree.map(jnp.asarray, read))
+    lengths = np.array([len(ids)])
+    states = model.decode(model.project(model.encode(np.array([ids]), lengths), lengths), inputs, np.array([0]))
+    np.testing.assert_allclose(np.asarray(model.logits(states)), wanted.numpy(), atol=TOLERANCE)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from class_jax.errors import InputError
+from class_jax.question_selection import sampling_probabilities
 from class_jax.synthesis import mining
-from class_jax.synthesis.mining import margin_scores, mine, sample_counts, sampling_probabilities, threshold_of
+from class_jax.synthesis.mining import margin_scores, mine, sample_counts, threshold_of
 
 
 def unit_vectors(rows, seed, D=6, shift=0.5):

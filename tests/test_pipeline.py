@@ -86,6 +86,9 @@ def test_lists_of_others_are_read(folder, tmp_path):
         ]
         lists.append({"id": f"q{i}", "question": f"joki {i}", "lang": "fi", "answers": ["Onar"], "ctxs": ctxs})
     lists.append({"id": "q2", "question": "tori", "lang": "fi", "answers": ["x"]})
+    bad = [ctxs[0], ctxs[1] | {"text": " "}]
+    lists.append({"id": "q3", "question": "tori", "lang": "fi", "answers": ["x"], "ctxs": bad})
+    lists.append({"id": "q4", "question": "tori", "lang": "xx", "answers": ["x"], "ctxs": ctxs})
     (tmp_path / "mdpr.json").write_text(json.dumps(lists))
     given = ("--ranked", tmp_path / "mdpr.json")
     refused = run(folder, tmp_path / "run", *given)
@@ -93,6 +96,10 @@ def test_lists_of_others_are_read(folder, tmp_path):
     found = run(folder, tmp_path / "run", *given, "--skip-bad")
     assert found.exit_code == 0, found.exception
     assert json.loads((tmp_path / "run" / "predictions_after.json").read_text()).keys() == {"q0", "q1"}
+    reranked = {one["id"]: one["ctxs"] for one in json.loads((tmp_path / "run" / "reranked.json").read_text())}
+    assert reranked.keys() == {"q0", "q1", "q2", "q3"} and reranked["q3"] == bad
+    report = json.loads((tmp_path / "run" / "report_after.json").read_text())
+    assert report["parts"]["answers"]["languages"]["fi"]["count"] == 4  # what was not answered counts as wrong
 
 
 def test_a_budget_of_input_tokens(folder, tmp_path):

@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 from class_jax import api
 from class_jax.checkpoints.mbart_files import load_mbart
 from class_jax.commands import rerank as command
+from class_jax.corpus import mbart_vocabulary
 from class_jax.corpus.passages import write_passages
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.models import class_model
 from class_jax.questions import Question
-from class_jax.reranking import mbart_vocabulary, ranked, scorers
+from class_jax.reranking import ranked, scorers
 from class_jax.reranking import rerank as ranks
 from class_jax.reranking.ranked import Candidate, RankedList
 from class_jax.reranking.score import Scored, Source, Target, score_pairs
@@ -238,19 +239,40 @@ def test_bad_lists(tmp_path):
         return str(caught.value)
 
     assert "question 1 (1): ctxs: no list" in problem([{k: v for k, v in good.items() if k != "ctxs"}])
-    assert "unknown language 'xx'" in problem([good | {"lang": "xx"}])
+    assert "question 1 (1): lang: unknown language 'xx'; known: ar, bn, da, " in problem([good | {"lang": "xx"}])
+    assert "lang: nothing says its language; give --language" in problem([good | {"lang": ""}])
+    assert "answers: no list of texts" in problem([good | {"answers": "gold"}])
+    assert "question 2: is no JSON object" in problem([good, 7])
+    odd = good["ctxs"][0] | {"score": "high"}
+    assert "question 1 (1): passage 2: score: 'high' is no number" in problem([good | {"ctxs": [*good["ctxs"], odd]}])
     assert "passage '1' occurs twice" in problem([good | {"ctxs": good["ctxs"] * 2}])
     assert "1: two questions have this id" in problem([good, good])
-    assert "needs a text" in problem([good | {"ctxs": [{"id": "1"}]}])
+    assert "passage 1: has no text; remove it" in problem([good | {"ctxs": [{"id": "1"}]}])
+    assert "passage 1: is no JSON object" in problem([good | {"ctxs": ["text"]}])
     assert "has no text, and no --questions" in problem([{"q_id": "1", "ctxs": []}])
     bad = []
     records = [good | {"ctxs": good["ctxs"] * 2}, good, {"q_id": "2", "question": "q", "lang": "fi"}]
     path.write_text(json.dumps(records))
     found = ranked.read_ranked(path, "ctxs", on_bad=bad.append)
     assert [len(one.passages) for one in found] == [1, 0] and len(bad) == 3
+    path.write_text(json.dumps(good))
+    with pytest.raises(InputError, match="is no JSON list of questions"):
+        ranked.detect_format(path)
     path.write_text("q1 Q0 p1 one 2.0 tag\n")
     with pytest.raises(InputError, match=r"in\.json:1: not 'question Q0"):
         ranked.read_ranked(path, "trec", questions=[Question("q1", "q", (), "fi")], passages={})
+
+
+def test_rows_of_a_run_that_name_nothing_are_passed_over_where_asked_to(tmp_path):
+    rows = ("q1 Q0 p1 1 3.0 t", "q2 Q0 p1 1 3.0 t", "q1 Q0 p2 2 2.0 t", "q1 Q0 p3 3 1.0 t")
+    (tmp_path / "run").write_text("\n".join(rows) + "\n")
+    texts = {id: ranked.Passage(id, "text", "") for id in ("p1", "p3")}
+    given = {"questions": [Question("q1", "q", (), "fi")], "passages": texts}
+    with pytest.raises(InputError, match=r"run:2: q2: no question has this id"):
+        ranked.read_ranked(tmp_path / "run", "trec", **given)
+    bad = []
+    [found] = ranked.read_ranked(tmp_path / "run", "trec", **given, on_bad=bad.append)
+    assert [c.id for c in found.passages] == ["p1", "p3"] and "run:3: p2: no passage has this id" in str(bad[1])
 
 
 @pytest.fixture(scope="module")
@@ -317,8 +339,10 @@ def test_the_languages_are_told(mbart_scorer):
     untagged, _ = plain.target("town", None)
     assert (untagged.start, untagged.labels, untagged.skip) == (eos, target.labels[1:], 0)
     assert plain.source(passage)[0][0] != tag("en") and plain.fingerprint != mbart_scorer.fingerprint
-    with pytest.raises(InputError, match="no tag for the language None"):
+    with pytest.raises(InputError, match="passage '1': nothing says its language; give --passage-language"):
         mbart_scorer.source(passage._replace(language=None))
+    with pytest.raises(InputError, match=r"no tag for the language 'yo'; known: af, ar, az, .*, zh; or score without"):
+        mbart_scorer.source(passage._replace(language="yo"))
 
 
 def test_no_batch_is_padded_past_the_models_positions(pieces):
@@ -445,6 +469,9 @@ def test_the_command_goes_on_where_asked_to(folder, tmp_path):
         asked | {"q_id": "good", "ctxs": good},
         asked | {"q_id": "language", "lang": "xx", "ctxs": good},
         asked | {"q_id": "empty", "ctxs": [good[0], good[1] | {"text": "  "}]},
+        asked | {"q_id": "score", "ctxs": [good[1], good[0] | {"score": "high"}]},
+        asked | {"q_id": "silent", "question": " ", "ctxs": good},
+        7,
         asked | {"q_id": "twice", "ctxs": [good[0], good[0], good[1]]},
         asked | {"q_id": "good", "ctxs": good},
         asked | {"q_id": "none"},
@@ -455,14 +482,18 @@ def test_the_command_goes_on_where_asked_to(folder, tmp_path):
     given = [tmp_path / "in.json", "--model", folder / "model", "--out", tmp_path / "out.json"]
     stopped = CliRunner().invoke(app, [str(x) for x in given])
     assert isinstance(stopped.exception, InputError) and "\n" not in str(stopped.exception)
-    assert "language: unknown language 'xx'; known: ar, bn" in str(stopped.exception)
+    assert "question 2 (language): lang: unknown language 'xx'; known: ar, bn" in str(stopped.exception)
     assert not (tmp_path / "out.json").exists()
     found = CliRunner().invoke(app, [str(x) for x in (*given, "--skip-bad")])
     assert found.exit_code == 0, found.exception
-    assert "5 problems" in found.output
-    written = {one["q_id"]: [c["id"] for c in one["ctxs"]] for one in json.loads((tmp_path / "out.json").read_text())}
-    assert written.keys() == {"good", "language", "empty", "twice", "none"}
-    assert written["empty"] == ["0", "1"] and sorted(written["twice"]) == ["0", "1"] and written["none"] == []
+    assert "problems: 8;" in found.output and "5 passages scored" in found.output
+    written = {one["q_id"]: one["ctxs"] for one in json.loads((tmp_path / "out.json").read_text())}
+    assert written.keys() == {"good", "language", "empty", "score", "twice", "none"}
+    given = {one["q_id"]: one["ctxs"] for one in lists[1:5] if isinstance(one, dict) and "ctxs" in one}
+    assert {id: written[id] for id in ("language", "empty", "score")} == {
+        id: given[id] for id in ("language", "empty", "score")
+    }
+    assert sorted(c["id"] for c in written["twice"]) == ["0", "1"] and written["none"] == []
 
 
 def test_another_models_vocabulary_is_refused(golden, folder):

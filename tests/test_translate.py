@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 from class_jax import translators
 from class_jax.commands import translate as command
+from class_jax.corpus.mbart_vocabulary import MBartVocabulary
 from class_jax.corpus.passages import Passage, read_passages, write_passages
 from class_jax.errors import InputError
 from class_jax.llm import Failure
 from class_jax.models import class_model, mbart
 from class_jax.questions import read_xor
 from class_jax.reply_cache import Reply
-from class_jax.reranking.mbart_vocabulary import MBartVocabulary
+from class_jax.translation import DictionaryTranslator
 from class_jax.translators import Item, translate_items
 
 
@@ -190,7 +191,7 @@ def test_questions_and_answers_become_training_data(folder, tmp_path):
     lines = command.provenance_path(out).read_text(encoding="utf-8").splitlines()
     record = json.loads(lines[1])
     assert (
-        record["field"] == "answer 1" and record["source_text"] == "the river" and record["model"].startswith("words")
+        record["field"] == "answer 1" and record["source_text"] == "the river" and record["model"].startswith("terms")
     )
     run(folder, folder / "questions.jsonl", "--out", out, "--target", "fi,ru", "--source", "en")
     assert [q.id for q in read_xor(out)] == ["fi-1", "ru-1"]
@@ -225,3 +226,12 @@ def test_passages_and_both_sides_of_lists(folder, tmp_path):
 def test_what_the_command_refuses(folder, tmp_path, arguments, problem):
     with pytest.raises(InputError, match=problem):
         run(folder, folder / arguments[0], "--out", tmp_path / "o", *arguments[1:])
+
+
+def test_terms_of_several_words_are_translated_as_one(tmp_path):
+    lines = "the blue river\tJoki\nriver\tvirta\nj. k. rowling\tRowling\nriver bank\tranta\n"
+    (tmp_path / "en-fi.txt").write_text(lines, encoding="utf-8")
+    translate = DictionaryTranslator(tmp_path).translate
+    asked = ["Where is The Blue River bank?", "a river bank", "river banks", "By J. K. Rowling."]
+    wanted = ["Where is Joki bank?", "a ranta", "virta banks", "By Rowling."]
+    assert translate(asked, "en", "fi") == wanted

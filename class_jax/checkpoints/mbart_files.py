@@ -1,26 +1,31 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""mBART's weights in Hugging Face's layout as this project's parameter tree.
+"""mBART's weights in Hugging Face's layout, in and out of this project's parameter tree.
 
 PyTorch keeps a matrix as [out, in] and each layer under its own name; here kernels are [in, out] and layers are stacked
 along a leading axis.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from class_jax.checkpoints.differences import differences
 from class_jax.checkpoints.hub import local_folder
-from class_jax.checkpoints.tensor_files import TensorFiles, read_tensors
+from class_jax.checkpoints.huggingface import MAX_SHARD_BYTES
+from class_jax.checkpoints.leaves import LazyArray
+from class_jax.checkpoints.pretrained import check_replaceable
+from class_jax.checkpoints.tensor_files import TensorFiles, read_tensors, write_tensors
+from class_jax.corpus.mbart_vocabulary import VOCABULARY_FILE, MBartVocabulary
 from class_jax.errors import InputError
-from class_jax.files import read_json
+from class_jax.files import read_json, replacing_folder, write_json
 from class_jax.models.mbart import POSITION_OFFSET, MBartConfig
 
 Params = dict[str, Any]
-VOCABULARY_FILE = "sentencepiece.bpe.model"
 
 # The one table under its other names, and positions that old versions computed: files may hold them or not.
 _TIED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
@@ -34,6 +39,7 @@ _SIZES = {
     "encoder_ffn_dim": "encoder_ffn",
     "decoder_ffn_dim": "decoder_ffn",
 }
+_BOS_ID = 0  # no sequence of these models has it
 _ATTENTION = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "o"}
 
 
@@ -43,6 +49,22 @@ class _Weight(NamedTuple):
     path: tuple[str, ...]
     layer: int | None
     shape: tuple[int, ...]
+
+    @property
+    def leaf(self) -> tuple[int, ...]:
+        """Shape of the tensor in the tree, without the axis of layers."""
+        if self.path == ("logits_bias",):
+            return self.shape[1:]
+        # The embeddings are tables, which both layouts keep as [rows, features].
+        return self.shape[::-1] if self.path[-1] == "kernel" else self.shape
+
+    def inward(self, tensor: np.ndarray) -> np.ndarray:
+        """The tensor as the tree has it."""
+        return (tensor.T if self.path[-1] == "kernel" else tensor).reshape(self.leaf)
+
+    def outward(self, array: np.ndarray) -> np.ndarray:
+        """The inverse of `inward`."""
+        return (array.T if self.path[-1] == "kernel" else array).reshape(self.shape)
 
 
 def load_mbart(
@@ -119,11 +141,9 @@ def to_params(tensors: Mapping[str, np.ndarray], config: MBartConfig) -> Params:
     counts = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     flat: dict[tuple[str, ...], np.ndarray] = {}
     for name, weight in weights.items():
-        array = np.asarray(lazy[name].load(), np.float32)
-        # The embeddings are tables, which both layouts keep as [rows, features].
-        array = array.T if array.ndim == 2 and weight.path[-1] == "kernel" else array
+        array = weight.inward(np.asarray(lazy[name].load(), np.float32))
         if weight.layer is None:
-            flat[weight.path] = np.ascontiguousarray(array.reshape(-1) if name == "final_logits_bias" else array)
+            flat[weight.path] = np.ascontiguousarray(array)
         else:
             if weight.path not in flat:
                 flat[weight.path] = np.empty((counts[weight.path[0]], *array.shape), np.float32)
@@ -136,6 +156,99 @@ def to_params(tensors: Mapping[str, np.ndarray], config: MBartConfig) -> Params:
             node = node.setdefault(part, {})
         node[path[-1]] = array
     return params
+
+
+def to_tensors(params: Params, config: MBartConfig) -> TensorFiles:
+    """The inverse of `to_params`: Hugging Face tensors by name, each cut from the tree when it is asked for.
+
+    Args:
+      params: as `to_params` returns them; arrays of NumPy, or of JAX and fully addressable.
+      config: of the model that they belong to.
+
+    Raises:
+      InputError: listing all arrays that are missing, unknown or wrongly shaped.
+    """
+    weights = _weights(config)
+    counts = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    wanted = {
+        weight.path: weight.leaf if weight.layer is None else (counts[weight.path[0]], *weight.leaf)
+        for weight in weights.values()
+    }
+    leaves = {
+        tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
+    }
+    problem = differences(
+        {"/".join(path): f"shape {np.shape(leaf)}" for path, leaf in leaves.items()},
+        {"/".join(path): f"shape {shape}" for path, shape in wanted.items()},
+        found_in="the parameters",
+    )
+    if problem:
+        raise InputError(problem, remedy="use the configuration that the parameters were made with")
+
+    def read(weight: _Weight) -> np.ndarray:
+        leaf = leaves[weight.path]
+        return weight.outward(np.asarray(leaf if weight.layer is None else leaf[weight.layer]))
+
+    return TensorFiles(
+        {
+            name: LazyArray(weight.shape, np.dtype(leaves[weight.path].dtype), functools.partial(read, weight))
+            for name, weight in weights.items()
+        }
+    )
+
+
+def config_to_hf(config: MBartConfig) -> dict[str, Any]:
+    """The content of a Hugging Face `config.json`; `config_from_hf` reads it, and transformers does."""
+    return {
+        "model_type": "mbart",
+        "architectures": ["MBartForConditionalGeneration"],
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": True,
+        **{theirs: getattr(config, ours) for theirs, ours in _SIZES.items()},
+        "num_hidden_layers": config.encoder_layers,
+        "max_position_embeddings": config.max_positions,
+        "activation_function": config.activation,
+        "scale_embedding": config.scale_embedding,
+        "bos_token_id": _BOS_ID,
+        "pad_token_id": config.pad_id,
+        "eos_token_id": config.eos_id,
+        "decoder_start_token_id": config.start_id,
+        "forced_eos_token_id": config.eos_id,
+    }
+
+
+def save_mbart(
+    folder: str | os.PathLike,
+    params: Params,
+    config: MBartConfig,
+    vocabulary: MBartVocabulary | None = None,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a folder that `load_mbart` and transformers read, whole or not at all; digests of all tensors beside them.
+
+    Args:
+      folder: to be written. A folder of weights that is there already is replaced.
+      params: as `load_mbart` returns them; arrays of NumPy or JAX.
+      config: of the model.
+      vocabulary: written beside the weights, with the name of transformers' tokenizer for it.
+      max_shard_bytes: files grow no larger than that, save for a single larger tensor.
+
+    Raises:
+      InputError: if the folder holds anything but weights, arrays don't fit the configuration, or the disk refuses a
+        write.
+    """
+    check_replaceable(folder)
+    tensors = to_tensors(params, config)
+    kept = str(tensors.lazy["model.shared.weight"].dtype)
+    with replacing_folder(folder) as aside:
+        write_json(aside / "config.json", config_to_hf(config) | {"torch_dtype": kept})
+        if vocabulary is not None:
+            (aside / VOCABULARY_FILE).write_bytes(vocabulary.model)
+            tokeniser = "MBart50Tokenizer" if vocabulary.is_mbart50 else "MBartTokenizer"
+            write_json(aside / "tokenizer_config.json", {"tokenizer_class": tokeniser})
+        write_tensors(aside, tensors, max_shard_bytes=max_shard_bytes).write()
 
 
 def _check_tied(lazy: Mapping[str, Any], embedding: np.ndarray) -> None:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 Params = dict[str, Any]
 # What a folder of weights may hold, and what may therefore be replaced.
 _OWN_FILES = re.compile(
-    r"config\.json|generation_config\.json|digests\.json|spiece\.model|tokenizer.*\.json|special_tokens_map\.json"
+    r"config\.json|generation_config\.json|digests\.json|spiece\.model|sentencepiece\.bpe\.model|tokenizer.*\.json|special_tokens_map\.json"
     r"|model.*\.safetensors(\.index\.json)?|pytorch_model.*\.bin(\.index\.json)?|README\.md|\.gitattributes"
 )
 
@@ -81,18 +81,28 @@ def save_pretrained(
       InputError: if the folder holds anything but weights, arrays don't fit the configuration, or the disk refuses a
         write.
     """
-    path = Path(folder)
-    if path.exists():
-        foreign = [path] if not path.is_dir() else [c for c in sorted(path.iterdir()) if not _is_own(c)]
-        if foreign:
-            raise InputError(
-                f"holds other things than a model's ({foreign[0].name}) and would be replaced",
-                file=path,
-                remedy="choose a folder of its own",
-            )
+    check_replaceable(folder)
     huggingface.write_safetensors(
-        path, jax.device_get(params), config, dtype=dtype, max_shard_bytes=max_shard_bytes, vocabulary=vocabulary
+        folder, jax.device_get(params), config, dtype=dtype, max_shard_bytes=max_shard_bytes, vocabulary=vocabulary
     )
+
+
+def check_replaceable(folder: str | os.PathLike) -> None:
+    """Refuses to replace what is not a folder of weights.
+
+    Raises:
+      InputError: if something else lies at the path, or the folder holds anything but weights.
+    """
+    path = Path(folder)
+    if not path.exists():
+        return
+    foreign = [path] if not path.is_dir() else [c for c in sorted(path.iterdir()) if not _is_own(c)]
+    if foreign:
+        raise InputError(
+            f"holds other things than a model's ({foreign[0].name}) and would be replaced",
+            file=path,
+            remedy="choose a folder of its own",
+        )
 
 
 def _is_own(path: Path) -> bool:

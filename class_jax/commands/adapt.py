@@ -22,7 +22,7 @@ def rerank_adapt(
     examples: Annotated[Path, typer.Argument(help="retrieved lists (`ctxs`) of the questions to learn from")],
     heldout: Annotated[Path, typer.Option(help="retrieved lists of other questions, to measure on")],
     model: Annotated[str, typer.Option(help="mBART, mT5 or CLASS: a folder, a training run, or a hub id")],
-    out: Annotated[Path, typer.Option(help="folder of tables, scores and adapted CLASS or mT5 models")],
+    out: Annotated[Path, typer.Option(help="folder of tables and scores")],
     pairs: Annotated[str, typer.Option(help="numbers of examples, such as 50,200")] = "50,200",
     objectives: Annotated[str, typer.Option(help="likelihood, contrastive, or both")] = "likelihood,contrastive",
     gold: Annotated[Path | None, typer.Option(help="right passages: JSON lines (id, passages) or TREC qrels")] = None,
@@ -38,48 +38,55 @@ def rerank_adapt(
     passage_language: Annotated[str | None, typer.Option(help="of passages that don't say theirs")] = None,
     tags: Annotated[bool, typer.Option("--tags/--no-tags", help="tell mBART the languages")] = True,
     vocabulary: Annotated[str | None, typer.Option(help="SentencePiece model, if not beside the weights")] = None,
-    save: Annotated[bool, typer.Option("--save", help="keep the adapted models (CLASS and mT5)")] = False,
+    save: Annotated[Path | None, typer.Option(help="folder for the adapted model with the best macro MRR")] = None,
 ) -> None:
     """Adapts a scorer by each objective to each number of examples, and compares with zero-shot on held-out lists."""
     from tqdm import tqdm
 
-    from class_jax.commands.evaluate import numbers_or_names
+    from class_jax.checkpoints.pretrained import check_replaceable
+    from class_jax.commands.evaluate import numbers_or_names, positive_numbers
+    from class_jax.files import write_json
     from class_jax.reranking import adapt as few
     from class_jax.reranking.scorers import load_scorer
 
-    counts = [int(n) for n in numbers_or_names(pairs) if n.isdecimal() and int(n) > 0]
-    if len(counts) != len(numbers_or_names(pairs)) or not counts:
-        raise InputError(f"{pairs!r} is no list of numbers above 0", key="pairs", remedy="write 50,200")
+    counts = positive_numbers(pairs, "pairs", "50,200", needed=True)
+    if save is not None:
+        check_replaceable(save)
     settings = {"steps": steps, "batch": batch, "negatives": negatives, "learning_rate": learning_rate}
     settings |= {"temperature": temperature, "seed": seed}
     configs = [few.AdaptConfig(objective=name, **settings) for name in numbers_or_names(objectives)]
     lists, right = _judged(examples, gold, passage_language)
     tests, test_right = _judged(heldout, gold, passage_language)
-    both = {one.question.id for one in lists} & {one.question.id for one in tests}
-    if both:
-        raise InputError("is among the examples too", file=heldout, key=f"question {min(both)!r}")
+    _check_apart(lists, tests, heldout)
     chosen = {count: few.choose_pairs(lists, right, count, negatives) for count in counts}
     loaded = load_scorer(model, scorer, vocabulary=vocabulary, tags=tags)
-    if save and not hasattr(loaded, "model"):
-        raise InputError("only CLASS and mT5 can be written", key="save")
     measured = {RETRIEVER: _ranks(tests, test_right)}
     measured[ZERO_SHOT] = _rerank(loaded, tests, test_right, out, ZERO_SHOT, top, weight)
-    losses = {}
+    losses, best = {}, None
     for config in configs:
         for count, some in chosen.items():
             name = f"{config.objective} {count}"
             with tqdm(total=steps, unit="step", desc=name, disable=None) as bar:
                 adapted, losses[name] = few.adapt(loaded, some, config, lambda *_: bar.update())
             measured[name] = _rerank(adapted, tests, test_right, out, name.replace(" ", "_"), top, weight)
-            if save:
-                adapted.model.save_pretrained(out / name.replace(" ", "_"))
-    from class_jax.files import write_json
-
+            reached = measured[name].summary()["macro"]["MRR"]
+            if save is not None and (best is None or reached > best[0]):
+                best = reached, name, adapted
     write_json(out / "losses.json", {"settings": settings, "losses": losses})
     table = adaptation_table(measured)
     table.print()
     table.write(out / "adaptation")
     typer.echo(f"{out}: tables, scores and losses")
+    if best is not None:
+        reached, name, adapted = best
+        adapted.save(save)
+        typer.echo(f"{save}: {name}, the best macro MRR ({100 * reached:.1f}) on these lists; to be measured on others")
+
+
+def _check_apart(examples: "list[RankedList]", tests: "list[RankedList]", file: Path) -> None:
+    both = {one.question.id for one in examples} & {one.question.id for one in tests}
+    if both:
+        raise InputError("is among the examples too", file=file, key=f"question {min(both)!r}")
 
 
 def _judged(

@@ -1,7 +1,6 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """`class-jax answer`: one question, readably, or a file of questions into the official prediction format."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from class_jax.errors import InputError
-from class_jax.files import numbered_lines, replacing
+from class_jax.files import replacing
+from class_jax.work_log import WorkLog
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,14 +152,14 @@ def answer_logged(
     """
     from tqdm import tqdm
 
-    log = AnswerLog(log_file or log_path(out), made_with)
-    left = [q for q in questions if log.answered.get(q.id, ("", ""))[0] != _digest(q)]
-    done = len(questions) - len(left)
-    with log, tqdm(total=len(questions), initial=done, unit="question", desc="answer", disable=None) as bar:
-        for question, given in answering(left):
-            log.write(question, given)
-            bar.update()
-    predictions = {q.id: log.answered[q.id][1] for q in questions}
+    with WorkLog(log_file or log_path(out), made_with, "answers", ("question", "answer")) as log:
+        left = [q for q in questions if log.entries.get(q.id, {}).get("question") != _digest(q)]
+        done = len(questions) - len(left)
+        with tqdm(total=len(questions), initial=done, unit="question", desc="answer", disable=None) as bar:
+            for question, given in answering(left):
+                log.write(question.id, _entry(question, given))
+                bar.update()
+    predictions = {q.id: log.entries[q.id]["answer"] for q in questions}
     with replacing(out) as f:
         json.dump(predictions, f, ensure_ascii=False, indent=0)
         f.write("\n")
@@ -184,93 +184,17 @@ def _answers(
             yield part[i], given
 
 
+def _entry(question: "Question", answer: "Answer") -> dict[str, Any]:
+    """What the log keeps of an answer."""
+    return {
+        "question": _digest(question),
+        "answer": answer.answer,
+        "log_probability": answer.log_probability,
+        "passages": [[p.id, p.score, p.attention] for p in answer.passages],
+        "timings": answer.timings,
+    }
+
+
 def _digest(question: "Question") -> str:
     """Tells a question from another one that has its id."""
     return hashlib.sha256(f"{question.language}\t{question.text}".encode()).hexdigest()[:16]
-
-
-class AnswerLog:
-    """JSON lines: a first one that tells what made the answers, then one for each answer; appended to, line by line.
-
-    Attributes:
-      answered: question id -> (digest of the question, answer).
-
-    Raises:
-      InputError: if the file was made with something else than `made_with`, or has a line that is no answer.
-    """
-
-    def __init__(self, path: Path, made_with: dict[str, Any]):
-        self.path, self.made_with, self.answered = path, made_with, {}
-        self._file = None
-        if path.exists():
-            self._drop_torn_end()
-            for line, text in numbered_lines(path):
-                self._take(line, text)
-
-    def __enter__(self) -> "AnswerLog":
-        with self._refusals():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a", encoding="utf-8", newline="\n")
-            if self._file.tell() == 0:
-                self._append({"made_with": self.made_with})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, question: "Question", answer: "Answer") -> None:
-        """Appends an answer; when this returns it outlives the process."""
-        digest = _digest(question)
-        with self._refusals():
-            self._append(
-                {
-                    "id": question.id,
-                    "question": digest,
-                    "answer": answer.answer,
-                    "log_probability": answer.log_probability,
-                    "passages": [[p.id, p.score, p.attention] for p in answer.passages],
-                    "timings": answer.timings,
-                }
-            )
-        self.answered[question.id] = (digest, answer.answer)
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def _take(self, line: int, text: str) -> None:
-        try:
-            entry = json.loads(text)
-            if line > 1:
-                self.answered[entry["id"]] = (entry["question"], entry["answer"])
-                return
-            found = dict(entry["made_with"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                "not a line of an answer log", file=self.path, line=line, remedy="remove the file to start afresh"
-            ) from error
-        for key, value in self.made_with.items():
-            if found.get(key) != value:
-                raise InputError(
-                    f"its answers were made with {found.get(key)}, not {value}",
-                    file=self.path,
-                    key=key,
-                    remedy="give another --out, or remove the file to start afresh",
-                )
-
-    def _drop_torn_end(self) -> None:
-        """Cuts what follows the last line end: a line that a killed process did not finish."""
-        with self._refusals(), open(self.path, "r+b") as f:
-            content = f.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                f.truncate(whole)
-
-    @contextlib.contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """Turns what the operating system refuses into one line."""
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputError(f"could not be written ({reason})", file=self.path, remedy="free some space") from error

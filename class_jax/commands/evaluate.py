@@ -49,7 +49,11 @@ def evaluate(
 ) -> None:
     """Scores a run, by language and macro, with confidence intervals; breaks the scores down by kind of question."""
     _check(task, form, predictions, run, model, store, relevant)
-    settings = {"tokens": _numbers(tokens, "tokens"), "depths": _numbers(depths, "depths"), "tokeniser": tokeniser}
+    settings = {
+        "tokens": positive_numbers(tokens, "tokens"),
+        "depths": positive_numbers(depths, "depths"),
+        "tokeniser": tokeniser,
+    }
     settings |= {"english_spans": english_spans, "answers_in": answers_in}
     asked, everyone, parallel, types = _questions(task, questions, languages)
     if model is not None:
@@ -160,10 +164,15 @@ def numbers_or_names(text: str | None) -> list[str]:
     return [entry.strip() for entry in (text or "").split(",") if entry.strip()]
 
 
-def _numbers(text: str | None, key: str) -> list[int]:
+def positive_numbers(text: str | None, key: str, example: str = "2000,5000", *, needed: bool = False) -> list[int]:
+    """The entries of a list of whole numbers above 0, such as `example`.
+
+    Raises:
+      InputError: naming the option `key`, if the text is something else, or empty where one number is `needed`.
+    """
     entries = numbers_or_names(text)
-    if not all(entry.isdecimal() and int(entry) > 0 for entry in entries):
-        raise InputError(f"{text!r} is no list of numbers above 0", key=key, remedy="write 2000,5000")
+    if (needed and not entries) or not all(entry.isdecimal() and int(entry) > 0 for entry in entries):
+        raise InputError(f"{text!r} is no list of numbers above 0", key=key, remedy=f"write {example}")
     return [int(entry) for entry in entries]
 
 

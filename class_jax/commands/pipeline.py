@@ -48,7 +48,9 @@ def pipeline(
     beams: Annotated[int, typer.Option(help="1: greedy", min=1)] = 1,
     max_answer_tokens: Annotated[int, typer.Option(help="longer answers are cut", min=1)] = 50,
     dtype: Annotated[str | None, typer.Option(help="of matrix products: float32 or bfloat16")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="warn of a bad question and go on")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="warn of a bad question, leave it unanswered, and go on")
+    ] = False,
 ) -> None:
     """Retrieves, re-ranks, reads and evaluates; a step whose inputs are unchanged is not run again."""
     if (ranked is None) == (store is None):
@@ -180,7 +182,7 @@ class _Run:
     def _retrieve(self) -> None:
         from class_jax.api import Searcher
         from class_jax.commands.rerank import read_lists
-        from class_jax.corpus.inputs import language_code
+        from class_jax.corpus.inputs import LANGUAGES, language_code
         from class_jax.questions import read_xor
         from class_jax.reranking import pipeline, ranked
 
@@ -196,6 +198,8 @@ class _Run:
                 bad=self._bad,
                 skip_bad=self.skip_bad,
             )
+            # Nothing can be evaluated in a language that is not known; what else is bad counts as not answered.
+            lists = [one for one in lists if one.question.language in LANGUAGES]
         else:
             model = self._class()
             corpus = Searcher.open(self.store, self.index, vocabulary=model.vocabulary)
@@ -245,11 +249,12 @@ class _Run:
         from class_jax.reranking.pipeline import Reading
 
         lists, model = self._lists(file.name), self._class()
+        able = [one for one in lists if one.passages and one.usable]
         given = dict(self.reading)
-        reading = Reading(model, lists, self.folder / f"read_{name}", given.pop("passages"), given.pop("input_tokens"))
-        asked = [one.question for one in lists if one.passages]
+        reading = Reading(model, able, self.folder / f"read_{name}", given.pop("passages"), given.pop("input_tokens"))
+        asked = [one.question for one in able]
         if len(asked) < len(lists):
-            _log.warning("%d questions without passages have no answer", len(lists) - len(asked))
+            _log.warning("%d questions without passages, or with bad ones, have no answer", len(lists) - len(asked))
         # What was answered from other lists is no start for these.
         out, digest = self.folder / _predictions(name), hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
         log = self.folder / f"predictions_{name}.{digest[:12]}.log.jsonl"

@@ -28,14 +28,12 @@ def reader_length(
     """Reads as many passages as fit, for each length and model; compares F1, also of numerical and other answers."""
     from class_jax.api import CLASS
     from class_jax.commands.answer import answer_logged
-    from class_jax.commands.evaluate import evaluate_files, numbers_or_names
+    from class_jax.commands.evaluate import evaluate_files, positive_numbers
     from class_jax.evaluation.reports import write_report
     from class_jax.reranking.pipeline import Reading, write_questions
     from class_jax.reranking.ranked import read_ranked
 
-    lengths = [int(n) for n in numbers_or_names(input_tokens) if n.isdecimal() and int(n) > 0]
-    if len(lengths) != len(numbers_or_names(input_tokens)) or not lengths:
-        raise InputError(f"{input_tokens!r} is no list of numbers above 0", key="input-tokens", remedy="600,1000,2000")
+    lengths = positive_numbers(input_tokens, "input-tokens", "600,1000,2000", needed=True)
     lists = [one for one in read_ranked(ranked, "ctxs") if one.passages]
     asked = [one.question for one in lists]
     if not any(q.answers for q in asked):

@@ -43,15 +43,11 @@ def rerank(
     vocabulary: Annotated[str | None, typer.Option(help="SentencePiece model, if not beside the weights")] = None,
     dtype: Annotated[str | None, typer.Option(help="of matrix products: float32 or bfloat16")] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="warn of a bad question and leave it as it was; go on")
+        bool, typer.Option("--skip-bad", help="warn of a bad question, leave it as it was, and go on")
     ] = False,
 ) -> None:
     """Re-ranks passages by the question's likelihood, and compares the ranks before and after by language."""
-    if settings is not None and (weight is not None or tune is not None):
-        raise InputError("goes without --weight and --tune", key="settings")
-    if tune is not None and weight is not None:
-        raise InputError("--tune chooses the weight", key="weight", remedy="leave out one of them")
-    from class_jax.evaluation.runs import read_relevant
+    _check_options(form=format, out_form=out_format, metric=metric, settings=settings, tune=tune, weight=weight)
     from class_jax.reranking import ranked as files
     from class_jax.reranking import rerank as ranks
     from class_jax.reranking.scorers import load_scorer
@@ -69,11 +65,7 @@ def rerank(
         bad=bad,
         skip_bad=skip_bad,
     )
-    right = ranks.relevant(lists, None if gold is None else read_relevant(gold))
-    judged = any(ids is not None for ids in right)
-    if tune is not None and not judged:
-        raise InputError("nothing tells which passages are right", key="tune", remedy="give --gold, or answers")
-    _check_metric(metric)
+    right = _right(lists, gold, {"tune": tune, "table": table})
     loaded = load_scorer(
         model,
         scorer,
@@ -93,27 +85,62 @@ def rerank(
     files.write_ranked(out, changed, out_format or form)
     typer.echo(f"{out}: {len(changed)} questions, {sum(map(len, scores.values()))} passages scored")
     if bad:
-        typer.echo(f"{len(bad)} problems; questions they concern are as they were, or lack what repeated")
-    if judged:
-        compared = ranks.comparison(ranks.score_ranks(lists, right), ranks.score_ranks(changed, right))
-        compared.print()
-        if table is not None:
-            compared.write(table)
-    elif table is not None:
-        raise InputError("nothing tells which passages are right", key="table", remedy="give --gold, or answers")
+        typer.echo(f"problems: {len(bad)}; questions that they concern are as they were, or left out")
+    _compare(lists, changed, right, table)
+
+
+def _check_options(
+    *, form: str, out_form: str | None, metric: str, settings: Path | None, tune: Path | None, weight: float | None
+) -> None:
+    """Refuses what would only be found out after all is scored."""
+    from class_jax.errors import nearest
+    from class_jax.reranking.ranked import FORMATS
+    from class_jax.reranking.rerank import METRICS
+
+    for key, value, known in (
+        ("format", form, ("auto", *FORMATS)),
+        ("out-format", out_form or FORMATS[0], FORMATS),
+        ("metric", metric, METRICS),
+    ):
+        if value not in known:
+            raise InputError(f"unknown {key} {value!r}", key=key, remedy=nearest(value, known))
+    if settings is not None and (weight is not None or tune is not None):
+        raise InputError("goes without --weight and --tune", key="settings")
+    if tune is not None and weight is not None:
+        raise InputError("--tune chooses the weight", key="weight", remedy="leave out one of them")
+
+
+def _right(
+    lists: "list[RankedList]", gold: Path | None, wanted: dict[str, Path | None]
+) -> "list[frozenset[str] | None]":
+    """Ids of each list's right passages; refuses options that want them where nothing tells which they are."""
+    from class_jax.evaluation.runs import read_relevant
+    from class_jax.reranking.rerank import relevant
+
+    right = relevant(lists, None if gold is None else read_relevant(gold))
+    for key, file in wanted.items():
+        if file is not None and all(ids is None for ids in right):
+            raise InputError("nothing tells which passages are right", key=key, remedy="give --gold, or answers")
+    return right
+
+
+def _compare(
+    before: "list[RankedList]", after: "list[RankedList]", right: "list[frozenset[str] | None]", table: Path | None
+) -> None:
+    """Prints both ranks by language where it is known what is right; and writes the table."""
+    from class_jax.reranking.rerank import comparison, score_ranks
+
+    if all(ids is None for ids in right):
+        return
+    compared = comparison(score_ranks(before, right), score_ranks(after, right))
+    compared.print()
+    if table is not None:
+        compared.write(table)
 
 
 def log_path(out: Path) -> Path:
     """Where scores are kept question by question, while passages are being re-ranked and after."""
     return out.with_name(f"{out.name}.scores.jsonl")
-
-
-def _check_metric(metric: str) -> None:
-    from class_jax.errors import nearest
-    from class_jax.reranking.rerank import METRICS
-
-    if metric not in METRICS:
-        raise InputError(f"unknown metric {metric!r}", key="metric", remedy=nearest(metric, METRICS))
 
 
 def on_bad(bad: list[InputError], skip: bool) -> "OnBad":

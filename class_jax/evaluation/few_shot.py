@@ -18,11 +18,10 @@ from tqdm import tqdm
 from class_jax.corpus.inputs import LANGUAGES
 from class_jax.errors import InputError
 from class_jax.files import replacing, write_json
-from class_jax.llm import ChatRequest, Failure
+from class_jax.llm import ChatModel, ChatRequest, Failure
 from class_jax.question_selection import sample
 from class_jax.questions import Question
 from class_jax.reply_cache import Reply
-from class_jax.synthesis.transform import ChatModel
 
 _TASK = """\
 Below are questions in {language} with their answers, then passages, then one more question. \

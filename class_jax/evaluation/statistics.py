@@ -10,8 +10,8 @@ from class_jax.corpus.inputs import LANGUAGES
 from class_jax.errors import InputError
 from class_jax.evaluation.tables import Column, Table
 from class_jax.files import numbered_lines, read_json
+from class_jax.question_selection import sampling_probabilities
 from class_jax.questions import KNOWN_LANGUAGES
-from class_jax.synthesis.mining import sampling_probabilities
 
 RECORD = "stage.json"
 # Counts of a stage that are questions or pairs by language, in the order in which they are shown.

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from class_jax.batching import power_of_two
 from class_jax.corpus.passages import Passage, write_passages
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.errors import InputError
 from class_jax.files import digest_file, read_json, replacing, write_json
 from class_jax.questions import Question
 from class_jax.reranking.ranked import Candidate, RankedList
-from class_jax.retrieval.encode import power_of_two
 
 if TYPE_CHECKING:
     from class_jax.api import CLASS, Answer, Searcher

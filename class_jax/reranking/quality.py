@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from class_jax.batching import SOURCE_BUCKETS, buckets_within, length_batches, power_of_two
 from class_jax.corpus.passages import Passage
 from class_jax.errors import InputError
 from class_jax.evaluation.tables import Column, Table
 from class_jax.questions import Question
-from class_jax.reranking.score import SOURCE_BUCKETS, Scorer, Source, buckets_within, score_pairs
-from class_jax.retrieval.encode import length_batches, power_of_two
+from class_jax.reranking.score import Scorer, Source, score_pairs
 
 # Scripts that put no blanks between words: BLEU counts their characters.
 _UNSPACED = ("ja", "zh", "th", "km")

@@ -42,11 +42,19 @@ class Candidate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RankedList:
-    """A question with its passages, best first, and further fields of its record, kept for the output."""
+    """A question with its passages.
+
+    Attributes:
+      question: with its language.
+      passages: best first.
+      extra: further fields of its record, kept for the output.
+      usable: False where something is wrong with it that the reader was told to pass over: it stays as it is.
+    """
 
     question: Question
     passages: tuple[Candidate, ...]
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    usable: bool = True
 
 
 def refuse(error: InputError) -> None:
@@ -63,6 +71,8 @@ def detect_format(path: str | os.PathLike) -> str:
     line = next((text for _, text in numbered_lines(path) if text.strip()), None)
     if line is None:
         raise InputError("is empty", file=path)
+    if line.lstrip().startswith("{"):
+        raise InputError("is no JSON list of questions", file=path, remedy="put the questions into one list")
     if not line.lstrip().startswith("["):
         return "trec"
     records = read_json(path)
@@ -92,8 +102,9 @@ def read_ranked(
       language: of questions whose language nothing else says.
       passage_languages: by passage id.
       passage_language: of passages whose language neither the file nor `passage_languages` says.
-      on_bad: called with what is wrong with a question (no `ctxs`, an unknown language, an id that repeats); if it
-        returns, a repeated question or passage is left out, and a question without passages is kept as such.
+      on_bad: called with what is wrong with a question (no `ctxs`, an unknown language, an id that repeats, a passage
+        without text or with a score that is no number); if it returns, what repeats or has no question is left out, and
+        the others are kept, not `usable`.
 
     Raises:
       InputError: for a file of another format, or one that lacks questions or passages where the format needs them.
@@ -106,7 +117,7 @@ def read_ranked(
     if format == "trec":
         if passages is None:
             raise InputError("a TREC run has no texts", file=path, remedy="give --passages FILE.tsv")
-        lists = _read_trec(path, known, passages)
+        lists = _read_trec(path, known, passages, on_bad)
     else:
         lists = _read_records(path, format, known, language, on_bad)
     found, seen = [], set()
@@ -146,57 +157,83 @@ def _read_records(
     for i, record in enumerate(records):
         where = f"question {i + 1}"
         if not isinstance(record, dict):
-            raise InputError("is no JSON object", file=path, key=where)
+            on_bad(InputError("is no JSON object", file=path, key=where))
+            continue
         id = str(record.get("q_id", record.get("id", i)))
         question = known.get(id) or _own_question(record, id, language)
         if question is None:
-            raise InputError("has no text, and no --questions that has this id", file=path, key=f"{where} ({id})")
-        if question.language not in LANGUAGES:
-            code = question.language
-            on_bad(InputError(f"unknown language {code!r}", file=path, key=id, remedy=nearest(code, LANGUAGES)))
-        passages = record.get("ctxs")
-        if not isinstance(passages, list):
-            on_bad(InputError("no list of passages", file=path, key=f"{where} ({id}): ctxs"))
-            passages = []
-        candidates = tuple(_candidate(p, rank, format, path, id) for rank, p in enumerate(passages, start=1))
+            on_bad(InputError("has no text, and no --questions that has this id", file=path, key=f"{where} ({id})"))
+            continue
+        passages, problems = _candidates(record.get("ctxs"), format)
+        if problem := _language_problem(question.language):
+            problems.insert(0, problem)
+        if not isinstance(record.get("answers") or [], list):
+            problems.append(("answers", "no list of texts", None))
+        for key, problem, remedy in problems:
+            on_bad(InputError(problem, file=path, key=f"{where} ({id}): {key}", remedy=remedy))
         extra = {name: value for name, value in record.items() if name != "ctxs"}
-        found.append(RankedList(question, candidates, extra))
+        found.append(RankedList(question, passages, extra, usable=not problems))
     return found
+
+
+_Problem = tuple[str, str, str | None]  # key, problem, remedy
+
+
+def _language_problem(code: str) -> _Problem | None:
+    known = f"known: {', '.join(LANGUAGES)}"
+    if not code:
+        return "lang", "nothing says its language", f"give --language; {known}"
+    return None if code in LANGUAGES else ("lang", f"unknown language {code!r}", known)
 
 
 def _own_question(record: Mapping[str, Any], id: str, language: str | None) -> Question | None:
     text = record.get("question")
     if not isinstance(text, str) or not text.strip():
         return None
-    answers = tuple(a for a in record.get("answers") or () if isinstance(a, str))
+    answers = record.get("answers")
+    answers = tuple(a for a in answers if isinstance(a, str)) if isinstance(answers, list) else ()
     return Question(id, text, answers, str(record.get("lang") or language or "").strip())
 
 
-def _candidate(given: Any, rank: int, format: str, path: str | os.PathLike, question: str) -> Candidate:
+def _candidates(given: Any, format: str) -> tuple[tuple[Candidate, ...], list[_Problem]]:
+    """A record's passages, as far as they can be told, and what is wrong with them."""
+    if not isinstance(given, list):
+        return (), [("ctxs", "no list of passages", None)]
+    found, problems = [], []
+    for rank, passage in enumerate(given, start=1):
+        candidate, problem = _candidate(passage, rank, format)
+        found.append(candidate)
+        if problem is not None:
+            problems.append((f"passage {rank}", *problem))
+    return tuple(found), problems
+
+
+def _candidate(given: Any, rank: int, format: str) -> tuple[Candidate, tuple[str, str | None] | None]:
+    """A passage and what is wrong with it, if anything is; then its rank may stand for its score."""
     if format == "xor":
-        if not isinstance(given, str):
-            raise InputError("is no text", file=path, key=f"question {question!r}: passage {rank}")
         # No scores: ranks stand for them.
-        return Candidate(str(rank), "", given, -float(rank))
+        text = given if isinstance(given, str) else ""
+        problem = None if text.strip() else ("has no text", "remove it")
+        return Candidate(str(rank), "", text, -float(rank)), problem
+    if not isinstance(given, dict):
+        given, problem = {}, ("is no JSON object", 'write {"id": "7", "title": "...", "text": "...", "score": "81.2"}')
+    else:
+        problem = None
+    title, text = given.get("title") or "", given.get("text")
+    if problem is None and not (isinstance(text, str) and text.strip() and isinstance(title, str)):
+        problem = "has no text", "remove it"
     try:
         score = float(given.get("score", -rank))
-        title, text = given.get("title") or "", given["text"]
-        if not isinstance(title, str) or not isinstance(text, str):
-            raise TypeError
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            "needs a text, and a number as score",
-            file=path,
-            key=f"question {question!r}: passage {rank}",
-            remedy='as in {"id": "7", "title": "...", "text": "...", "score": "81.2"}',
-        ) from error
+    except (TypeError, ValueError):
+        score, problem = -float(rank), problem or (f"score: {given['score']!r} is no number", None)
+    texts = [value if isinstance(value, str) else "" for value in (title, text)]
     language = given.get("lang") or given.get("language")
     id = str(given.get("id", given.get("passage_id", rank)))
-    return Candidate(id, title, text, score, language, given.get("has_answer"), dict(given))
+    return Candidate(id, *texts, score, language, given.get("has_answer"), dict(given)), problem
 
 
 def _read_trec(
-    path: str | os.PathLike, known: Mapping[str, Question], passages: Mapping[str, Passage]
+    path: str | os.PathLike, known: Mapping[str, Question], passages: Mapping[str, Passage], on_bad: OnBad
 ) -> list[RankedList]:
     rows: dict[str, list[tuple[float, int, str]]] = {}
     for line, text in numbered_lines(path):
@@ -209,9 +246,11 @@ def _read_trec(
         except ValueError as error:
             raise InputError("not 'question Q0 passage rank score tag'", file=path, line=line) from error
         if id not in known:
-            raise InputError("no question has this id", file=path, line=line, key=id, remedy=nearest(id, known))
+            on_bad(InputError("no question has this id", file=path, line=line, key=id, remedy=nearest(id, known)))
+            continue
         if passage not in passages:
-            raise InputError("no passage has this id", file=path, line=line, key=passage, remedy="check --passages")
+            on_bad(InputError("no passage has this id", file=path, line=line, key=passage, remedy="check --passages"))
+            continue
         rows.setdefault(id, []).append(place)
     found = []
     for id, places in rows.items():
@@ -259,7 +298,9 @@ def _record(ranked: RankedList) -> dict[str, Any]:
     own["answers"] = list(question.answers)
     passages = []
     for c in ranked.passages:
-        entry = {"id": c.id, "title": c.title, "text": c.text} | dict(c.extra) | {"score": f"{c.score:.6f}"}
+        entry = {"id": c.id, "title": c.title, "text": c.text} | dict(c.extra)
+        if ranked.usable or "score" not in c.extra:
+            entry["score"] = f"{c.score:.6f}"
         if c.language is not None:
             entry.setdefault("lang", c.language)
         passages.append(entry)

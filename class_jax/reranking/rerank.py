@@ -10,8 +10,6 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -22,9 +20,10 @@ from class_jax.evaluation.scores import Scores
 from class_jax.evaluation.significance import paired_bootstrap, paired_t_test
 from class_jax.evaluation.tables import Column, Table
 from class_jax.evaluation.text import get_tokeniser, join_passages, span_answers
-from class_jax.files import numbered_lines, read_json, write_json
+from class_jax.files import read_json, write_json
 from class_jax.reranking.ranked import OnBad, RankedList, refuse
 from class_jax.reranking.score import Scorer, Source, score_pairs
+from class_jax.work_log import WorkLog
 
 _log = logging.getLogger(__name__)
 
@@ -101,22 +100,24 @@ def score_lists(
       InputError: if the log was made with another scorer or `top`, or the disk refuses a write.
     """
     scores: dict[str, np.ndarray] = {}
-    with ScoreLog(log, {"scorer": scorer.fingerprint, "top": top}) as kept:
+    made_with = {"scorer": scorer.fingerprint, "top": top}
+    with WorkLog(log, made_with, "scores", ("list", "scores")) as kept:
         left = []
         for ranked in lists:
-            known = kept.scores.get(ranked.question.id)
-            if known is not None and known[0] == _digest(ranked, top):
-                scores[ranked.question.id] = known[1]
-            elif ranked.passages:
+            known = kept.entries.get(ranked.question.id)
+            if known is not None and known["list"] == _digest(ranked, top):
+                scores[ranked.question.id] = np.array(known["scores"], np.float32)
+            elif ranked.passages and ranked.usable:
                 left.append(ranked)
-        total = sum(min(top, len(ranked.passages)) for ranked in lists)
+        total = sum(min(top, len(ranked.passages)) for ranked in lists if ranked.usable)
         done = sum(len(values) for values in scores.values())
         hidden = None if progress is None else not progress
         cut = [0, 0]
         with tqdm(total=total, initial=done, unit="pair", desc="rerank", disable=hidden) as bar:
             for start in range(0, len(left), _BLOCK):
                 for ranked, values in _block(scorer, left[start : start + _BLOCK], top, on_bad, bar, cut):
-                    kept.write(ranked.question.id, _digest(ranked, top), values)
+                    entry = {"list": _digest(ranked, top), "scores": [float(value) for value in values]}
+                    kept.write(ranked.question.id, entry)
                     scores[ranked.question.id] = values
     for count, what, limit in zip(cut, ("passages", "questions"), (scorer.max_source, scorer.max_target), strict=True):
         if count:
@@ -147,81 +148,6 @@ def _block(
     owners = np.array(owners)
     for b, ranked in enumerate(lists):
         yield ranked, found.scores[owners == b]
-
-
-class ScoreLog:
-    """JSON lines: a first one that tells what made the scores, then one for each question, appended to.
-
-    Attributes:
-      scores: question id -> (digest of the list, scores [N]).
-
-    Raises:
-      InputError: if the file was made with something else than `made_with`, or has a line that is none of its.
-    """
-
-    def __init__(self, path: str | os.PathLike, made_with: Mapping[str, Any]):
-        self.path, self.scores = Path(path), {}
-        self._made_with, self._file = dict(made_with), None
-
-    def __enter__(self) -> "ScoreLog":
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b")
-            self._drop_torn_end()
-            for line, text in numbered_lines(self.path):
-                self._take(line, text)
-            if not self._file.seek(0, os.SEEK_END):
-                self._append({"made_with": self._made_with})
-        except OSError as error:
-            raise self._refused(error) from error
-        except InputError:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, id: str, digest: str, scores: np.ndarray) -> None:
-        """Appends a question's scores; when this returns they outlive the process."""
-        try:
-            self._append({"id": id, "list": digest, "scores": [float(value) for value in scores]})
-        except OSError as error:
-            raise self._refused(error) from error
-        self.scores[id] = (digest, scores)
-
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
-
-    def _take(self, line: int, text: str) -> None:
-        try:
-            entry = json.loads(text)
-            if line > 1:
-                self.scores[entry["id"]] = (entry["list"], np.array(entry["scores"], np.float32))
-                return
-            found = dict(entry["made_with"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError("not a line of a log of scores", file=self.path, line=line) from error
-        for key, value in self._made_with.items():
-            if found.get(key) != value:
-                raise InputError(
-                    f"its scores were made with {found.get(key)}, not {value}",
-                    file=self.path,
-                    key=key,
-                    remedy="give another --out, or remove the file to start afresh",
-                )
-
-    def _drop_torn_end(self) -> None:
-        """Cuts what follows the last line end: a line that a killed process did not finish."""
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            self._file.truncate(whole)
-
-    def _refused(self, error: OSError) -> InputError:
-        return InputError(f"could not be written ({error.strerror or error})", file=self.path, remedy="free some space")
 
 
 def _digest(ranked: RankedList, top: int) -> str:

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from class_jax.batching import SOURCE_BUCKETS, buckets_within, length_batches, power_of_two
 from class_jax.errors import InputError
-from class_jax.retrieval.encode import length_batches, power_of_two
 
-SOURCE_BUCKETS = (32, 64, 96, 128, 160, 192, 256, 384, 512)
 TARGET_BUCKETS = (16, 24, 32, 48, 64)
 _BATCH = 16
 
@@ -151,11 +150,6 @@ class _Chunk(NamedTuple):
     rows: np.ndarray
     width: int
     size: int
-
-
-def buckets_within(buckets: Sequence[int], limit: int) -> tuple[int, ...]:
-    """Padded lengths none of which passes a limit, the model's positions say."""
-    return tuple(sorted({min(size, limit) for size in buckets}))
 
 
 def _chunks(

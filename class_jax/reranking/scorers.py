@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from class_jax.corpus.mbart_vocabulary import MBartVocabulary
 from class_jax.errors import InputError, nearest
 from class_jax.models import class_model, generation, mbart
 from class_jax.models import layers as nn
-from class_jax.reranking.mbart_vocabulary import MBartVocabulary
 from class_jax.reranking.score import Scorer, Source, Target
 
 if TYPE_CHECKING:
@@ -154,6 +154,9 @@ class MBartScorer:
 
     def source(self, passage: Source) -> tuple[list[int], bool]:
         """See `Scorer`."""
+        if self.tags and passage.language is None:
+            remedy = "give --passage-language or --passage-languages, or score without tags"
+            raise InputError("nothing says its language", key=f"passage {passage.id!r}", remedy=remedy)
         tag = [self.vocabulary.tag(passage.language)] if self.tags else []
         tokens = self.vocabulary.encode(_render(self.template, passage))
         room = self.max_source - len(tag) - 1
@@ -201,6 +204,16 @@ class MBartScorer:
     def with_params(self, params: class_model.Params) -> "MBartScorer":
         """A scorer that differs in its parameters alone."""
         return MBartScorer(self.config, params, self.vocabulary, self.tags, self.template, self.max_source)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes weights and vocabulary to a folder that `load_scorer` reads.
+
+        Raises:
+          InputError: if the folder holds other things, or the disk refuses.
+        """
+        from class_jax.checkpoints.mbart_files import save_mbart
+
+        save_mbart(folder, self.params, self.config, self.vocabulary)
 
 
 class T5Scorer:
@@ -275,6 +288,10 @@ class T5Scorer:
 
         changed = CLASS(self.model.config, params, self.model.vocabulary)
         return T5Scorer(changed, self.template, self.max_source)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """See `MBartScorer.save`."""
+        self.model.save_pretrained(folder)
 
     def _ended(self, text: str, room: int) -> tuple[list[int], bool]:
         vocabulary = self.model.vocabulary

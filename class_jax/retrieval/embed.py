@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from class_jax.batching import length_batches, power_of_two
 from class_jax.corpus.store import TokenStore
 from class_jax.errors import InputError, nearest
 from class_jax.files import digest_file, read_json, replacing, write_json
@@ -22,9 +23,7 @@ from class_jax.retrieval.encode import (
     Encoder,
     Params,
     embed_passages,
-    length_batches,
     padded_batch,
-    power_of_two,
 )
 from class_jax.retrieval.index import MANIFEST, clear_unfinished, file_entry, read_manifest, write_manifest
 from class_jax.retrieval.vectors import DTYPES, VectorStore

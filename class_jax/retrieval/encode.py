@@ -1,24 +1,23 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""How retrieval calls the model without importing it, and how texts of many lengths become few compiled shapes.
+"""How retrieval calls the model without importing it: functions of padded batches, and those batches.
 
 Axes: B questions, M passages, Q question tokens, P passage tokens, K head dim (multi-vector), E = dense dim.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from class_jax import scoring
+from class_jax.batching import bucket_lengths, length_batches, power_of_two
 from class_jax.errors import InputError, nearest
 
 PASSAGE_BUCKETS = (32, 64, 96, 128, 200)
 QUESTION_BUCKETS = (16, 32, 50)
-# Rows longer than the last bucket are padded to a multiple of this.
-_BEYOND = 64
 
 Params = Any
 EncodeFunction = Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -88,47 +87,6 @@ def embed_questions(encoder: Encoder, params: Params, ids: jax.Array, lengths: j
 def embed_passages(encoder: Encoder, params: Params, ids: jax.Array, lengths: jax.Array) -> Vectors:
     """Embeds one batch of passages, ids [M, P] and lengths [M]; compiled once per encoder and shape."""
     return Vectors(*encoder.passages(params, ids, lengths))
-
-
-def power_of_two(n: int) -> int:
-    """Returns the smallest power of two that is at least `n` (and at least 1)."""
-    return 1 << max(n - 1, 0).bit_length()
-
-
-def bucket_lengths(lengths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
-    """Returns, for lengths [M], the padded lengths [M]: the smallest bucket that holds each."""
-    buckets = np.sort(np.asarray(buckets, np.int64))
-    lengths = np.asarray(lengths, np.int64)
-    at = np.searchsorted(buckets, lengths)
-    beyond = -(-lengths // _BEYOND) * _BEYOND
-    return np.where(at < len(buckets), buckets[np.minimum(at, len(buckets) - 1)], beyond)
-
-
-def length_batches(
-    lengths: np.ndarray, batch: int, buckets: Sequence[int] = PASSAGE_BUCKETS
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Groups items of like length, so that little is padded and few shapes are compiled.
-
-    What does not fill a batch moves up to the next bucket, so that only the very last batch can be short.
-
-    Args:
-      lengths: [M] tokens of each item.
-      batch: items per batch.
-      buckets: padded lengths.
-
-    Yields:
-      (positions [<= batch] int64 ascending, padded length).
-    """
-    padded = bucket_lengths(lengths, buckets)
-    carried, length = np.empty(0, np.int64), 0
-    for length in np.unique(padded):
-        members = np.concatenate([carried, np.flatnonzero(padded == length)])
-        whole = len(members) // batch * batch
-        for start in range(0, whole, batch):
-            yield np.sort(members[start : start + batch]), int(length)
-        carried = members[whole:]
-    if len(carried):
-        yield np.sort(carried), int(length)
 
 
 def allowed_rows(store: Tokens, allowed: np.ndarray | None) -> np.ndarray:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from class_jax.batching import bucket_lengths, length_batches, power_of_two
 from class_jax.errors import InputError
 from class_jax.retrieval.encode import (
     PASSAGE_BUCKETS,
@@ -22,14 +23,11 @@ from class_jax.retrieval.encode import (
     Tokens,
     Vectors,
     allowed_rows,
-    bucket_lengths,
     check_enough,
     embed_passages,
     embed_questions,
-    length_batches,
     padded_batch,
     padded_questions,
-    power_of_two,
     question_lengths,
 )
 

@@ -11,15 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from class_jax import scoring
+from class_jax.batching import length_batches, power_of_two
 from class_jax.retrieval.encode import (
     PASSAGE_BUCKETS,
     Encoder,
     Params,
     Tokens,
     embed_passages,
-    length_batches,
     padded_batch,
-    power_of_two,
 )
 from class_jax.retrieval.vectors import VectorStore
 
@@ -52,7 +51,7 @@ def with_model(encoder: Encoder, params: Params, store: Tokens, batch: int = 64)
         padded, mask = _padded_question(question)
         scores = np.empty(len(rows), np.float32)
         size = min(batch, power_of_two(len(rows)))
-        for members, length in length_batches(np.asarray(store.lengths)[rows], size):
+        for members, length in length_batches(np.asarray(store.lengths)[rows], size, PASSAGE_BUCKETS):
             ids, counts, _ = padded_batch(store, rows[members], size, length)
             found = _scores(padded, mask, *embed_passages(encoder, params, ids, counts))
             scores[members] = np.asarray(found)[: len(members)]

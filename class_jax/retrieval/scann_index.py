@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from class_jax import scoring
+from class_jax.batching import length_batches, power_of_two
 from class_jax.errors import InputError
 from class_jax.files import digest_file, read_json, replacing_folder, write_json
 from class_jax.retrieval.encode import (
@@ -34,9 +35,7 @@ from class_jax.retrieval.encode import (
     check_enough,
     embed_passages,
     encode_questions,
-    length_batches,
     padded_batch,
-    power_of_two,
 )
 from class_jax.retrieval.exact import checked_exclude
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from class_jax.errors import InputError
+from class_jax.question_selection import sampling_probabilities
 
 THRESHOLD = 1.5
 """The paper's margin threshold, for all languages but those of `THRESHOLDS`."""
@@ -94,23 +95,6 @@ def mine(
 def threshold_of(language: str, thresholds: Mapping[str, float] | None = None, default: float = THRESHOLD) -> float:
     """Returns a language's margin threshold."""
     return (THRESHOLDS if thresholds is None else thresholds).get(language, default)
-
-
-def sampling_probabilities(counts: Mapping[str, int], exponent: float = 0.5) -> dict[str, float]:
-    """Returns p_i = f_i^exponent / sum of f_j^exponent, with f_i = n_i / sum of n_j (appendix A.1.1).
-
-    Languages without pairs have probability 0, whatever the exponent.
-
-    Raises:
-      InputError: if a count is negative.
-    """
-    for language, count in counts.items():
-        if count < 0:
-            raise InputError(f"{count} pairs", key=language, remedy="counts can't be negative")
-    total = sum(counts.values())
-    powers = {language: (count / total) ** exponent if count else 0.0 for language, count in counts.items()}
-    norm = math.fsum(powers.values()) or 1.0
-    return {language: power / norm for language, power in powers.items()}
 
 
 def sample_counts(counts: Mapping[str, int], *, exponent: float = 0.5, total: int | None = None) -> dict[str, int]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import sentencepiece
 
-from class_jax.checkpoints.mbart_files import VOCABULARY_FILE
 from class_jax.errors import InputError
 
+VOCABULARY_FILE = "sentencepiece.bpe.model"
 _EOS_ID = 2
 _UNK_ID = 3
 # The model's own three special pieces give way to four of fairseq: <s> <pad> </s> <unk>.
@@ -38,7 +38,8 @@ class MBartVocabulary:
       vocab_size: rows of the model's embedding; they tell mBART (25 tags) from mBART-50 (52).
 
     Attributes:
-      fingerprint: SHA-256 of the model file's bytes.
+      model: the model file's bytes.
+      fingerprint: their SHA-256.
       is_mbart50: whether a sequence begins with its tag; in mBART it ends with it.
 
     Raises:
@@ -49,13 +50,13 @@ class MBartVocabulary:
         file = Path(path) / VOCABULARY_FILE if Path(path).is_dir() else Path(path)
         remedy = f"give mBART's {VOCABULARY_FILE}"
         try:
-            model = file.read_bytes()
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self.model = file.read_bytes()
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
         except OSError as error:
             raise InputError(f"can't be read ({error.strerror})", file=file, remedy=remedy) from error
         except RuntimeError as error:
             raise InputError("not a SentencePiece model", file=file, remedy=remedy) from error
-        self.fingerprint = hashlib.sha256(model).hexdigest()
+        self.fingerprint = hashlib.sha256(self.model).hexdigest()
         pieces = self._processor.get_piece_size()
         tags = {pieces + _SHIFT + _MASKS + len(known): known for known in (_TAGS_25, _TAGS_50)}
         if vocab_size not in tags:
