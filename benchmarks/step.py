@@ -22,7 +22,8 @@ import os
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+import records
+
 OBJECTIVES = ("end_to_end", "stage1")
 # How much of the reference's count or time a step may take at most.
 COUNT_BARS = {
@@ -74,7 +75,7 @@ def count(given):
         found = step_count.compare(config, objective, fed, teacher, losses)
         tokens = step_count.length_summary(batches)
         rows.append({"objective": objective, "lengths": "real", "tokens": tokens, **found})
-    return {"settings": settings(given), "count": rows}
+    return {"settings": records.settings(given), "count": rows}
 
 
 def timing(given):
@@ -89,7 +90,8 @@ def timing(given):
         found = step_time.measure(config, teacher, shape, sides, given.repeats)
         peak = None if given.peak_tflops is None else given.peak_tflops * 1e12
         rows.append({"objective": objective, **step_time.summary(config, teacher, shape, found, peak)})
-    return {"settings": settings(given), "versions": step_time.versions(), "time": rows}
+    about = {"settings": records.settings(given), "versions": records.versions(), "devices": records.devices()}
+    return about | {"time": rows}
 
 
 def compiled(given):
@@ -106,7 +108,7 @@ def compiled(given):
     for objective in given.objectives:
         shape = run_shape(given, objective, config, teacher)
         rows.append({"objective": objective, **step_compiled.report(config, teacher, shape)})
-    return {"settings": settings(given), "compiled": rows}
+    return {"settings": records.settings(given), "compiled": rows}
 
 
 def run_shape(given, objective, config, teacher):
@@ -126,16 +128,6 @@ def run_shape(given, objective, config, teacher):
         "mesh": dict(zip(("data", "fsdp", "tensor"), given.mesh, strict=True)),
         "micro_batches": given.micro_batches,
         "score_chunk": given.score_chunk,
-    }
-
-
-def settings(given):
-    """The arguments, for the file."""
-    left_out = ("worker", "out", "compare")
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(given).items()
-        if name not in left_out
     }
 
 
@@ -170,6 +162,7 @@ def show_time(result):
         "MFU",
         "HFU",
         "ratio",
+        "of processor time",
         "loss differs",
     ):
         table.add_column(column, justify="right")
@@ -177,42 +170,11 @@ def show_time(result):
         for side, found in row["sides"].items():
             seconds = [f"{found[name]:.3f}" for name in ("seconds", "fastest", "slowest")]
             share = [f"{found[name]:.1%}" if name in found else "" for name in ("mfu", "hfu")]
-            last = ("", "")
+            last = ("", "", "")
             if side == "class_jax" and "ratio" in row:
-                last = f"{row['ratio']:.3f}", f"{row['loss_difference']:.0e}"
+                last = f"{row['ratio']:.3f}", f"{row['processor_ratio']:.3f}", f"{row['loss_difference']:.0e}"
             table.add_row(row["objective"], side, *seconds, f"{found['tokens_per_second']:.0f}", *share, *last)
     Console(width=120).print(table)
-
-
-def compare(before, after):
-    """Prints how two files' numbers differ; rows that only one of them has are left out."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from class_jax.files import read_json
-
-    table = Table(title=f"{before.name} -> {after.name}")
-    for column in ("", "before", "after", "after/before"):
-        table.add_column(column, justify="right" if column else "left")
-    old, new = flat(read_json(before)), flat(read_json(after))
-    for name in old:
-        if name in new and old[name]:
-            table.add_row(name, f"{old[name]:.4g}", f"{new[name]:.4g}", f"{new[name] / old[name]:.3f}")
-    Console(width=110).print(table)
-
-
-def flat(result):
-    """The numbers of a file that can be compared, by name."""
-    found = {}
-    for row in result.get("count", []):
-        found |= {f"{row['objective']} {row['lengths']} {name}": row[name] for name in ("ours", "reference", "ratio")}
-    for row in result.get("time", []):
-        for side, one in row["sides"].items():
-            names = (name for name in ("seconds", "tokens_per_second", "mfu", "hfu") if name in one)
-            found |= {f"{row['objective']} {side} {name}": one[name] for name in names}
-        if "ratio" in row:
-            found[f"{row['objective']} ratio"] = row["ratio"]
-    return found
 
 
 def parser():
@@ -271,7 +233,7 @@ def main():
         return 0
     try:
         if given.compare:
-            compare(*given.compare)
+            records.compare(*given.compare)
             return 0
         if not (given.count or given.time or given.compiled or given.profile):
             asked.error("one of --count, --time, --compiled, --compare, --profile")
@@ -285,7 +247,7 @@ def main():
 
             config, teacher = models(given)
             shape = run_shape(given, given.objectives[0], config, teacher)
-            step_time.profile(config, teacher, shape, given.profile)
+            print(step_time.profile(config, teacher, shape, given.profile))
             return 0
         if given.compiled:
             result = compiled(given)

@@ -7,18 +7,13 @@ does strikes both. The learning rate is 0: the work is the same, and every step'
 
 import contextlib
 import dataclasses
-import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import records
+import workers
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 ROW = 250  # tokens of the reference's joint rows
 
 
@@ -67,8 +62,19 @@ def random_batch(shape, seed):
     return batch | side("answer", "A", shape["vocab_size"], B)
 
 
+@contextlib.contextmanager
+def stopwatch():
+    """Yields a list that holds, after the block, the seconds that passed and those of processors that were used.
+
+    The second suffers less from what else the machine does.
+    """
+    taken, begun = [], (time.perf_counter(), time.process_time())
+    yield taken
+    taken += [time.perf_counter() - begun[0], time.process_time() - begun[1]]
+
+
 def jax_side(config, teacher, shape):
-    """Our step, on whatever device JAX has: a function of a seed that returns (seconds, loss)."""
+    """Our step, on whatever device JAX has: a function of a seed that returns (seconds, loss, processor seconds)."""
     import jax
 
     from class_jax.training.objectives import ObjectiveConfig
@@ -90,10 +96,10 @@ def jax_side(config, teacher, shape):
 
     def run(seed):
         batch = random_batch(shape, seed)
-        begun = time.perf_counter()
-        kept["state"], metrics = step(kept["state"], batch, *others)
-        loss = float(metrics["loss"])
-        return time.perf_counter() - begun, loss
+        with stopwatch() as taken:
+            kept["state"], metrics = step(kept["state"], batch, *others)
+            loss = float(metrics["loss"])
+        return taken[0], loss, taken[1]
 
     return run
 
@@ -108,9 +114,9 @@ def torch_side(config, teacher, shape):
 
     def run(seed):
         tensors = prepare(random_batch(shape, seed))
-        begun = time.perf_counter()
-        loss = step(tensors)
-        return time.perf_counter() - begun, loss
+        with stopwatch() as taken:
+            loss = step(tensors)
+        return taken[0], loss, taken[1]
 
     return run
 
@@ -119,59 +125,35 @@ SIDES = {"class_jax": jax_side, "torch": torch_side}
 
 
 def work(side, config, teacher, shape):
-    """A worker: for each seed read from standard input, one line of JSON on standard output."""
+    """A worker, see `workers`."""
     from class_jax.models import ModelConfig
 
-    run = SIDES[side](ModelConfig(**config), ModelConfig(**teacher), shape)
-    print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(run(int(line))), flush=True)
+    workers.serve(SIDES[side](ModelConfig(**config), ModelConfig(**teacher), shape))
 
 
-def measure(config, teacher, shape, sides, repeats, warm_up=2):
-    """Runs the sides in turn; returns for each its (seconds, loss) of every repetition after the warm-up."""
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "step.py"), "--worker"]
+def measure(config, teacher, shape, sides, repeats):
+    """Runs the sides in turn; returns for each what every repetition but the first two gave."""
     settings = [dataclasses.asdict(config), dataclasses.asdict(teacher), shape]
-    # As in the Makefile: with large arrays in huge pages XLA's CPU programs take less time. Both sides get it.
-    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ, "PYTHONPATH": str(REPOSITORY)}
-    found = {side: [] for side in sides}
-    with contextlib.ExitStack() as stack:
-        workers = []
-        for side in sides:
-            given = json.dumps([side, *settings])
-            worker = subprocess.Popen(
-                [*command, given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-            )
-            stack.callback(worker.wait)
-            stack.callback(worker.stdin.close)
-            workers.append(worker)
-            _answer(side, worker)
-        for repeat in range(warm_up + repeats):
-            for side, worker in zip(sides, workers, strict=True):
-                worker.stdin.write(f"{repeat}\n")
-                worker.stdin.flush()
-                one = _answer(side, worker)
-                if repeat >= warm_up:  # the first compile
-                    found[side].append(one)
-    return found
-
-
-def _answer(side, worker):
-    line = worker.stdout.readline()
-    if not line:
-        raise SystemExit(f"{side} failed: see above")
-    return json.loads(line)
+    script = Path(__file__).with_name("step.py")
+    # The second step is slow, too: it is the first that touches all of its memory.
+    found = workers.take_turns(script, {side: [side, *settings] for side in sides}, repeats + 1, 0)
+    return {side: runs[1:] for side, runs in found.items()}
 
 
 def profile(config, teacher, shape, folder):
-    """Writes a trace of three steps after compilation, for TensorBoard or Perfetto."""
+    """Writes a trace of three steps after compilation, for TensorBoard or Perfetto; returns its path."""
     import jax
+
+    from class_jax.training import profiling
 
     run = jax_side(config, teacher, shape)
     run(0)
-    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
-        for seed in range(3):
+    profiling.start(folder)
+    for seed in range(3):
+        with jax.profiler.StepTraceAnnotation("train", step_num=seed):
             run(seed)
+    jax.profiler.stop_trace()
+    return profiling.traces(folder)[-1]
 
 
 def summary(config, teacher, shape, found, peak):
@@ -194,35 +176,22 @@ def summary(config, teacher, shape, found, peak):
     tokens = readings * (shape["Q"] + shape["A"]) + shape["B"] * shape["N"] * shape["P"]
     rows = {}
     for side, runs in found.items():
-        seconds = sorted(one[0] for one in runs)
-        middle = statistics.median(seconds)
+        taken = records.spread([one[0] for one in runs])
+        processor = records.spread([one[2] for one in runs])["seconds"]
         rows[side] = {
-            "seconds": middle,
-            "fastest": seconds[0],
-            "slowest": seconds[-1],
-            "tokens_per_second": tokens / middle,
-            "runs": seconds,
+            **taken,
+            "processor_seconds": processor,
+            "tokens_per_second": tokens / taken["seconds"],
             "losses": [one[1] for one in runs],
         }
     ours = rows["class_jax"]
     ours |= {"model_flops": flops.model, "hardware_flops": flops.hardware}
-    if peak is not None:
-        ours |= {"mfu": flops.model / ours["seconds"] / peak, "hfu": flops.hardware / ours["seconds"] / peak}
+    ours |= records.utilisation(flops, ours["seconds"], peak)
     result = {"shape": shape, "sides": rows}
     if "torch" in rows:
         other = rows["torch"]
         result["ratio"] = ours["seconds"] / other["seconds"]
+        result["processor_ratio"] = ours["processor_seconds"] / other["processor_seconds"]
         pairs = zip(ours["losses"], other["losses"], strict=True)
         result["loss_difference"] = max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
     return result
-
-
-def versions():
-    """What it ran on."""
-    import importlib.metadata
-
-    found = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-    for name in ("jax", "jaxlib", "flax", "optax", "torch"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

@@ -16,6 +16,7 @@ from class_jax.training.objectives import OBJECTIVES, ObjectiveConfig, teacher_t
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import records  # noqa: E402
 import reference_layout  # noqa: E402
 import step  # noqa: E402
 import step_count  # noqa: E402
@@ -153,7 +154,7 @@ def test_compares_two_files(tmp_path, capsys):
     files[0].write_text(json.dumps({"time": rows}))
     rows[0]["sides"]["class_jax"]["seconds"] = 1.0
     files[1].write_text(json.dumps({"time": rows}))
-    step.compare(*files)
+    records.compare(*files)
     assert "0.500" in capsys.readouterr().out
 
 

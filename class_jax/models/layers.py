@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from class_jax.models.config import ModelConfig
+from class_jax.models.functions import add_bias, gated_gelu, matmul, rms_norm, softmax
 from class_jax.models.packing import Packing, Slots, pack, packing, unpack
 
 # Scores of masked positions. Finite, so that a row that is all padding gives numbers and not NaN.
@@ -18,64 +19,6 @@ MASKED = -1e9
 
 # Mesh axes over which a batch is cut.
 BATCH_AXES = ("data", "fsdp")
-
-
-# The three functions below are plain products and sums. Their gradients are spelt out because XLA's CPU back end
-# compiles what autodiff asks for into loops many times slower than the products beside them.
-
-
-def _sum_leading(x: jax.Array, keep: int) -> jax.Array:
-    """Sums all but the last `keep` axes, as a product with ones: a reduction over leading axes is 50 times slower."""
-    rows = x.reshape(-1, math.prod(x.shape[x.ndim - keep :]))
-    ones = jnp.ones((1, rows.shape[0]), x.dtype)
-    return jnp.matmul(ones, rows, preferred_element_type=jnp.float32).reshape(x.shape[x.ndim - keep :])
-
-
-@jax.custom_vjp
-def add_bias(scores: jax.Array, bias: jax.Array) -> jax.Array:
-    """[R, ...] + [1, ...], with the bias's gradient as a product."""
-    return scores + bias
-
-
-add_bias.defvjp(
-    lambda scores, bias: (scores + bias, None),
-    lambda _, gradient: (gradient, _sum_leading(gradient, gradient.ndim - 1)[None]),
-)
-
-
-@jax.custom_vjp
-def scale_by(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """[..., D] * [D], with the scale's gradient as a product."""
-    return x * scale
-
-
-scale_by.defvjp(
-    lambda x, scale: (x * scale, (x, scale)),
-    lambda saved, gradient: (gradient * saved[1], _sum_leading(gradient * saved[0], 1)),
-)
-
-
-@jax.custom_vjp
-def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[..., in] x [in, out] -> [..., out], with the kernel's gradient as input^T x gradient.
-
-    Plain autodiff asks for gradient^T x input: what made the gradient (a GELU's derivative, say) is then computed once
-    more, in transposed order.
-    """
-    return x @ kernel
-
-
-def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple:
-    return x @ kernel, (x, kernel)
-
-
-def _matmul_backward(saved: tuple, gradient: jax.Array) -> tuple:
-    x, kernel = saved
-    leading = tuple(range(x.ndim - 1))
-    return gradient @ kernel.T, jax.lax.dot_general(x, gradient, ((leading, leading), ((), ())))
-
-
-matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 class Kernel(nnx.Module):
@@ -90,13 +33,6 @@ class Embedding(nnx.Module):
 
     def __init__(self, shape: tuple[int, int], axes: tuple[str, str], stddev: float, rngs: nnx.Rngs):
         self.embedding = nnx.Param(stddev * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes)
-
-
-def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
-    """T5's layer norm over the last axis: no mean, no bias; computed in float32."""
-    wide = x.astype(jnp.float32)
-    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
-    return scale_by(wide, scale).astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -249,7 +185,7 @@ class Attention(nnx.Module):
         if A * D < K * (D + A):
             through_keys = jnp.einsum("bhak,dhk->bhad", q, self.k.kernel[...].astype(q.dtype)).reshape(B, H * A, D)
             scores = jnp.einsum("brd,bsd->brs", through_keys, memory, preferred_element_type=jnp.float32)
-            probabilities = jax.nn.softmax(scores.reshape(B, H, A, -1) + memory_bias, axis=-1)
+            probabilities = softmax(scores.reshape(B, H, A, -1) + memory_bias)
             weights = dropout(probabilities, self.rate, weights_key).astype(memory.dtype).reshape(B, H * A, -1)
             weighted = jnp.einsum("brs,bsd->brd", weights, memory).reshape(B, H, A, D)
             mixed = jnp.einsum("bhad,dhk->bhak", weighted, self.v.kernel[...].astype(weighted.dtype))
@@ -278,7 +214,7 @@ def attention_probabilities(
     scores = jnp.einsum("rhtk,rhsk->rhts", q, k, preferred_element_type=jnp.float32)
     scores = scores if bias is None else add_bias(scores, bias)
     scores = scores if mask_bias is None else scores + mask_bias
-    return jax.nn.softmax(scores, axis=-1)
+    return softmax(scores)
 
 
 def mix(probabilities: jax.Array, v: jax.Array) -> jax.Array:
@@ -302,9 +238,8 @@ class FeedForward(nnx.Module):
         """Residual: [..., D] -> [..., D]."""
         hidden_key, out_key = keys_for(key, 2)
         normed = self.norm(x)
-        gate = jax.nn.gelu(matmul(normed, self.wi_0.kernel[...].astype(x.dtype)), approximate=True)
-        linear = matmul(normed, self.wi_1.kernel[...].astype(x.dtype))
-        hidden = dropout(gate * linear, self.rate, hidden_key)
+        gate, linear = (matmul(normed, wi.kernel[...].astype(x.dtype)) for wi in (self.wi_0, self.wi_1))
+        hidden = dropout(gated_gelu(gate, linear), self.rate, hidden_key)
         return x + dropout(matmul(hidden, self.wo.kernel[...].astype(x.dtype)), self.rate, out_key)
 
 

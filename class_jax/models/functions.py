@@ -1,0 +1,107 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""The functions of T5's layers whose gradients are spelt out: what autodiff makes of them is slower or holds more.
+
+Autodiff keeps every intermediate result of a function for its gradient: eight arrays of a feed-forward layer's hidden
+size, two of the attention's scores. Here a function keeps its inputs or its result. And XLA's CPU back end compiles
+some of what autodiff asks for into loops many times slower than the products beside them.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def _sum_leading(x: jax.Array, keep: int) -> jax.Array:
+    """Sums all but the last `keep` axes, as a product with ones: a reduction over leading axes is 50 times slower."""
+    rows = x.reshape(-1, math.prod(x.shape[x.ndim - keep :]))
+    ones = jnp.ones((1, rows.shape[0]), x.dtype)
+    return jnp.matmul(ones, rows, preferred_element_type=jnp.float32).reshape(x.shape[x.ndim - keep :])
+
+
+@jax.custom_vjp
+def add_bias(scores: jax.Array, bias: jax.Array) -> jax.Array:
+    """[R, ...] + [1, ...], with the bias's gradient as a product."""
+    return scores + bias
+
+
+add_bias.defvjp(
+    lambda scores, bias: (scores + bias, None),
+    lambda _, gradient: (gradient, _sum_leading(gradient, gradient.ndim - 1)[None]),
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+    """T5's layer norm over the last axis: no mean, no bias; computed in float32. [..., D], [D] -> [..., D]."""
+    return _rms_norm_forward(x, scale, epsilon)[0]
+
+
+def _rms_norm_forward(x: jax.Array, scale: jax.Array, epsilon: float) -> tuple:
+    wide = x.astype(jnp.float32)
+    factor = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
+    return (wide * factor * scale).astype(x.dtype), (x, scale, factor)
+
+
+def _rms_norm_backward(epsilon: float, saved: tuple, gradient: jax.Array) -> tuple:
+    x, scale, factor = saved
+    wide = gradient.astype(jnp.float32)
+    normed = x.astype(jnp.float32) * factor
+    scaled = wide * scale
+    inner = scaled - normed * jnp.mean(scaled * normed, axis=-1, keepdims=True)
+    return (factor * inner).astype(x.dtype), _sum_leading(wide * normed, 1).astype(scale.dtype)
+
+
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
+
+
+@jax.custom_vjp
+def softmax(scores: jax.Array) -> jax.Array:
+    """Softmax over the last axis, whose gradient needs the result alone."""
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def _softmax_forward(scores: jax.Array) -> tuple:
+    probabilities = jax.nn.softmax(scores, axis=-1)
+    return probabilities, probabilities
+
+
+softmax.defvjp(
+    _softmax_forward,
+    lambda saved, gradient: (saved * (gradient - (gradient * saved).sum(axis=-1, keepdims=True)),),
+)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def gated_gelu(gate: jax.Array, linear: jax.Array) -> jax.Array:
+    """GELU of the gate (tanh's approximation, as in T5 v1.1) times the linear half; the gradient recomputes it."""
+    return jax.nn.gelu(gate, approximate=True) * linear
+
+
+@jax.custom_vjp
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., in] x [in, out] -> [..., out], with the kernel's gradient as input^T x gradient.
+
+    Plain autodiff asks for gradient^T x input: what made the gradient (a GELU's derivative, say) is then computed once
+    more, in transposed order.
+    """
+    return x @ kernel
+
+
+def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple:
+    return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(saved: tuple, gradient: jax.Array) -> tuple:
+    x, kernel = saved
+    leading = (tuple(range(x.ndim - 1)),) * 2
+    # A CPU copies the first factor, transposed. If that is the wider one it is much the slower copy.
+    if x.shape[-1] > gradient.shape[-1]:
+        of_kernel = jax.lax.dot_general(gradient, x, (leading, ((), ()))).T
+    else:
+        of_kernel = jax.lax.dot_general(x, gradient, (leading, ((), ())))
+    return gradient @ kernel.T, of_kernel
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
