@@ -17,6 +17,7 @@ import tiny_run
 from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
+from class_jax.hosts import ALONE
 from class_jax.retrieval import embed
 from class_jax.retrieval.embed import EmbedSettings, embed_corpus
 from class_jax.retrieval.encode import Encoder
@@ -51,9 +52,10 @@ def store(tmp_path_factory):
     return build_store(folder / "passages.tsv", vocabulary, folder / "store", progress=False)
 
 
-def run(store, folder, encoder=MULTI, table=TABLE, model="weights", **settings):
+def run(store, folder, encoder=MULTI, table=TABLE, model="weights", hosts=ALONE, **settings):
     given = EmbedSettings(**{"dtype": "float32", "batch": 4, "part_passages": 20, "buckets": BUCKETS, **settings})
-    return embed_corpus(encoder, jnp.asarray(table), store, folder, model=model, settings=given, progress=False)
+    made = {"model": model, "settings": given, "hosts": hosts}
+    return embed_corpus(encoder, jnp.asarray(table), store, folder, progress=False, **made)
 
 
 def bytes_of(folder):
@@ -171,11 +173,13 @@ _HOST = """
 import sys, jax
 import test_embed as t
 from class_jax.corpus.store import TokenStore
+from class_jax.training.hosts import HostConfig, join_hosts
 from pathlib import Path
 store, out, host, port = sys.argv[1:]
-jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(host), initialization_timeout=60)
+hosts = join_hosts(HostConfig(f"127.0.0.1:{port}", 2, int(host)))
 assert len(jax.local_devices()) == 2 and jax.process_count() == 2
-t.run(TokenStore.open(store), Path(out))
+t.run(TokenStore.open(store), Path(out), hosts=hosts)
+hosts.leave()
 """
 
 

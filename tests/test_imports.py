@@ -20,6 +20,7 @@ ROOMS = {
     "batching": "",
     "losses": "",
     "files": "errors",
+    "hosts": "errors",
     "work_log": "errors files",
     "models": "errors",
     "scoring": "models",
@@ -35,12 +36,13 @@ ROOMS = {
     "translation": "errors files",
     "translators": "batching checkpoints corpus errors files llm models translation work_log",
     # Retrieval says what it needs of a model (`Encoder`) and imports none; inference makes that of the model.
-    "retrieval": "batching corpus errors files scoring",
+    "retrieval": "batching corpus errors files hosts scoring",
     "inference": "models retrieval",
     # What is measured needs no model: training measures with it while it goes on.
     "evaluation": "corpus errors files llm question_selection questions reply_cache",
     "training": (
-        "checkpoints corpus errors evaluation files inference losses models question_table questions retrieval scoring"
+        "checkpoints corpus errors evaluation files hosts inference losses models question_table questions retrieval "
+        "scoring"
     ),
     "planning": "errors models training",
     # Training data are made with a sentence encoder of the project's own, which is trained there.

@@ -4,11 +4,13 @@
 import json
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 import tiny_run
 
+from class_jax.checkpoints import convert
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
@@ -66,6 +68,7 @@ def run(tmp_path_factory):
     ]
     ended = dict(zip(("end_to_end", "stage1"), tiny_run.run_in_turn(first, cache=folder / "compiled"), strict=True))
     assert all(end.status == 0 for end in ended.values()), ended
+    convert.convert(convert.open_source(trained), folder / "newest")  # its `model` is the best step
     poisoned_folder = folder / "poisoned"
     poisoned_folder.mkdir()
     for name in ("config.json", "model.safetensors"):  # not the digests, which the poisoned weights would not match
@@ -76,7 +79,7 @@ def run(tmp_path_factory):
             files["end_to_end"], folder / "from_run", loop__TrainConfig__init_from=str(trained), **short
         ),
         tiny_run.arguments(
-            files["end_to_end"], folder / "from_model", loop__TrainConfig__init_from=str(trained / "model"), **short
+            files["end_to_end"], folder / "from_model", loop__TrainConfig__init_from=str(folder / "newest"), **short
         ),
         tiny_run.arguments(
             files["end_to_end"],
@@ -141,6 +144,20 @@ def test_evaluation_is_logged_and_the_best_checkpoint_stays(run):
     with TrainCheckpoints(folder / "checkpoints", best_metric="eval/MRR/macro", read_only=True) as checkpoints:
         assert checkpoints.best_step() == best
         assert checkpoints.steps() == sorted({best, STEPS - 5, STEPS})
+        kept = checkpoints.open_arrays(best)[0]["params/embed/embedding"].load()
+    exported = safetensors.numpy.load_file(folder / "model" / "model.safetensors")["shared.weight"]
+    np.testing.assert_array_equal(exported, kept)
+
+
+def test_the_weights_of_the_best_step_are_handed_on(tmp_path):
+    made = {step: {"kernel": jnp.full((2, 3), step, jnp.float32)} for step in (5, 10, 15)}
+    with TrainCheckpoints(tmp_path, keep_last=1, keep_best=1, best_metric="f1") as checkpoints:
+        assert weights.best_params(checkpoints, 15, made[15]) is made[15]  # none is best yet
+        for step, score in ((5, 0.1), (10, 0.3), (15, 0.2)):
+            checkpoints.save(step, {"params": made[step], "other": jnp.zeros(2)}, {}, metrics={"f1": score})
+        checkpoints.wait()
+        np.testing.assert_array_equal(weights.best_params(checkpoints, 15, made[15])["kernel"], made[10]["kernel"])
+        assert weights.best_params(checkpoints, 10, made[10]) is made[10]
 
 
 def test_tensorboard_files_appear_where_asked(run):

@@ -203,7 +203,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def start(command: list[str], stop: str | None = None, cache: Path | None = None) -> subprocess.Popen:
+def start(command: list[str], stop: str | None = None, cache: Path | None = None, devices: int = 1) -> subprocess.Popen:
     """Starts a command line of `arguments` in a process of its own; its standard error is a pipe of text.
 
     Args:
@@ -211,6 +211,7 @@ def start(command: list[str], stop: str | None = None, cache: Path | None = None
       stop: a signal that the process gets, and when: "SIGKILL write 7" (metrics of step 7 are on the disk),
         "SIGKILL save 8" (the save of step 8 has begun), "SIGKILL lists 1" (lists version 1 lies on the disk).
       cache: folder of compiled programs, for a command that is run several times.
+      devices: how many devices JAX sees.
     """
     shim = [] if stop is None else ["-c", _SIGNALLED, *stop.split()]
     return subprocess.Popen(
@@ -219,7 +220,7 @@ def start(command: list[str], stop: str | None = None, cache: Path | None = None
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=_environment(cache),
+        env=_environment(cache, devices),
     )
 
 

@@ -47,7 +47,8 @@ def write_chunks(store: ts.TensorStore, array: np.ndarray) -> None:
 
 def _in_turn(store: ts.TensorStore, start: Callable[..., Any], finish: Callable[..., None]) -> None:
     under_way: collections.deque = collections.deque()
-    for region in regions(store.shape, store.chunk_layout.write_chunk.shape):
+    chunk = store.chunk_layout.write_chunk.shape or store.shape  # a scalar has none
+    for region in regions(store.shape, chunk):
         if len(under_way) == _IN_FLIGHT:
             finish(*under_way.popleft())
         under_way.append((region, start(region)))

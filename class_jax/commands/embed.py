@@ -2,11 +2,15 @@
 """`class-jax embed`: a corpus into vectors. `class-jax index`: vectors into an index."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from class_jax.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from class_jax.hosts import Hosts
+    from class_jax.retrieval.embed import EmbedSettings
 
 _BUILT = ("residual", "scann")
 
@@ -20,19 +24,37 @@ def embed(
     part_passages: Annotated[int, typer.Option(help="passages that a killed run may lose", min=1)] = 16384,
     compute: Annotated[str | None, typer.Option(help="type of matrix products, such as bfloat16")] = None,
     vocabulary: Annotated[str | None, typer.Option(help="SentencePiece model, if not beside the weights")] = None,
-    distributed: Annotated[bool, typer.Option(help="several hosts: join them by JAX's own discovery first")] = False,
+    distributed: Annotated[bool, typer.Option(help="several hosts, as SLURM, GKE or a TPU pod names them")] = False,
+    coordinator: Annotated[str | None, typer.Option(help="of several hosts: HOST:PORT of host 0")] = None,
+    processes: Annotated[int | None, typer.Option(help="how many hosts there are")] = None,
+    process: Annotated[int | None, typer.Option(help="index of this host, from 0")] = None,
+    host_timeout: Annotated[float, typer.Option(help="seconds to wait for all hosts")] = 300.0,
 ) -> None:
     """Embeds a corpus into files; started again after it was stopped, it goes on where it was."""
-    import jax
+    from class_jax.retrieval.embed import EmbedSettings
+    from class_jax.training.hosts import HostConfig, failing_together, join_hosts
 
-    if distributed:
-        jax.distributed.initialize()
+    hosts = join_hosts(HostConfig(coordinator, processes, process, distributed, host_timeout))
+    settings = EmbedSettings(dtype=dtype, batch=batch, part_passages=part_passages)
+    with failing_together(hosts):
+        _embed(model, store, out, settings, compute, vocabulary, hosts)
+        hosts.leave()
+
+
+def _embed(
+    model: str,
+    store: Path,
+    out: Path,
+    settings: "EmbedSettings",
+    compute: str | None,
+    vocabulary: str | None,
+    hosts: "Hosts",
+) -> None:
     from class_jax import inference
     from class_jax.api import CLASS
     from class_jax.corpus.store import TokenStore
-    from class_jax.retrieval.embed import EmbedSettings, embed_corpus
+    from class_jax.retrieval.embed import embed_corpus
 
-    settings = EmbedSettings(dtype=dtype, batch=batch, part_passages=part_passages)
     loaded = CLASS.from_pretrained(model, vocabulary=vocabulary, dtype=compute)
     corpus = TokenStore.open(store, loaded.vocabulary)
     made = embed_corpus(
@@ -42,7 +64,10 @@ def embed(
         out,
         model=loaded.retriever_fingerprint,
         settings=settings,
+        hosts=hosts,
     )
+    if hosts.index:
+        return
     size = sum(entry["bytes"] for entry in made.manifest["files"].values())
     each = size / made.num_vectors
     typer.echo(

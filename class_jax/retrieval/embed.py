@@ -18,6 +18,7 @@ from class_jax.batching import length_batches, power_of_two
 from class_jax.corpus.store import TokenStore
 from class_jax.errors import InputError, nearest
 from class_jax.files import digest_file, read_json, replacing, write_json
+from class_jax.hosts import ALONE, Hosts, refuse_differences
 from class_jax.retrieval.encode import (
     PASSAGE_BUCKETS,
     Encoder,
@@ -65,11 +66,12 @@ def embed_corpus(
     model: str,
     settings: EmbedSettings | None = None,
     progress: bool | None = None,
+    hosts: Hosts = ALONE,
 ) -> VectorStore:
     """Embeds every passage of a token store, or goes on with what a killed run left in `folder`.
 
     Passages of like length are encoded together. A batch lies over all devices of a host; hosts take parts in turn
-    (`jax.distributed.initialize` first, and a folder that all of them see), and the first one writes the manifest.
+    (`class_jax.training.hosts.join_hosts` first, and a folder that all of them see), and host 0 writes the manifest.
 
     Args:
       encoder: the model's retriever.
@@ -79,13 +81,14 @@ def embed_corpus(
       model: `class_jax.inference.retriever_fingerprint` of the weights.
       settings: None takes the defaults.
       progress: True shows a bar with passages a second and the time left, None on a terminal only.
+      hosts: those that share the work.
 
     Returns:
       The vectors, opened.
 
     Raises:
-      InputError: if `folder` holds something else, or vectors of other weights, corpus or settings; a vector is not
-        finite, or not a float16; the disk is full.
+      InputError: if hosts differ in any of this; `folder` holds something else, or vectors of other weights, corpus or
+        settings; a vector is not finite, or not a float16; the disk is full.
     """
     settings, folder = settings or EmbedSettings(), Path(folder)
     plan = {
@@ -97,18 +100,19 @@ def embed_corpus(
         "dtype": settings.dtype,
         "part_passages": settings.part_passages,
     }
-    host, hosts = jax.process_index(), jax.process_count()
+    host = hosts.index
+    refuse_differences(dict(enumerate(hosts.exchange("what is embedded", plan))))
     if host == 0:
         clear_unfinished(folder, folder / "parts")
         _check_plan(folder, plan)
         if not (folder / MANIFEST).is_file():
             (folder / "parts").mkdir(parents=True, exist_ok=True)
             write_json(folder / PLAN, plan)
-    _meet("plan")
+    hosts.meet("plan")
     if (folder / MANIFEST).is_file():
         return VectorStore.open(folder)
     count = -(-store.num_passages // settings.part_passages)
-    mine = range(host, count, hosts)
+    mine = range(host, count, hosts.count)
     done = {part for part in mine if _is_whole(folder / "parts", part)}
     sizes = {part: _rows_of(part, store, settings)[1] - _rows_of(part, store, settings)[0] for part in mine}
     devices = jax.local_devices()
@@ -119,26 +123,18 @@ def embed_corpus(
         total=sum(sizes.values()),
         initial=sum(sizes[part] for part in done),
         unit="passage",
-        desc="embed" if hosts == 1 else f"embed (host {host})",
+        desc="embed" if hosts.count == 1 else f"embed (host {host})",
         disable=None if progress is None else not progress,
     ) as bar:
         for part in mine:
             if part not in done:
                 vectors = _embed_part(encoder, held, store, part, settings, sharding, bar)
                 _write_part(folder / "parts", part, vectors, settings.dtype)
-    _meet("parts")
+    hosts.meet("parts")
     if host == 0:
         _finish(folder, plan, count, store)
-    _meet("manifest")
+    hosts.meet("manifest")
     return VectorStore.open(folder)
-
-
-def _meet(name: str) -> None:
-    """Waits until every host is here."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"class_jax embed {name}")
 
 
 def _rows_of(part: int, store: TokenStore, settings: EmbedSettings) -> tuple[int, int]:

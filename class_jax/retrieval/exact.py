@@ -66,6 +66,7 @@ def exact_search(
     allowed: np.ndarray | None = None,
     exclude: np.ndarray | None = None,
     sharding: jax.sharding.Sharding | None = None,
+    fill: bool = False,
     progress: bool | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +85,7 @@ def exact_search(
       allowed: [passages] bool, which rows may be retrieved; None allows all.
       exclude: [B] int, a row that is never returned for the question (its own passage), -1 for none.
       sharding: how a passage batch's leading axis lies over devices; None leaves it to JAX.
+      fill: whether lists that are short of k passages are filled with row -1 and score -inf, instead of refused.
       progress: True shows a bar, False hides it, None shows it on a terminal.
       report: called with (passages done, passages in all) after each batch; may raise to stop the search.
 
@@ -96,12 +98,16 @@ def exact_search(
     """
     rows = allowed_rows(store, allowed)
     exclude = checked_exclude(exclude, len(questions))
-    check_enough(rows, k, exclude)
+    if not fill:
+        check_enough(rows, k, exclude)
     if store.num_passages >= _NO_ROW:
         raise InputError(f"{store.num_passages} passages do not fit 32-bit rows", remedy="split the corpus")
-    if not len(questions):
-        return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
+    if not len(questions) or not len(rows):
+        shape = len(questions), k
+        return np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
     batch = min(batch_passages, power_of_two(len(rows)))
+    if sharding is not None:
+        batch = -(-batch // sharding.num_devices) * sharding.num_devices
     lengths = np.asarray(store.lengths)[rows]
     passage_tokens = batch * int(bucket_lengths(lengths, buckets).max())
     groups = _question_groups(
@@ -129,7 +135,7 @@ def exact_search(
             bar.update(len(members))
             if report is not None:
                 report(done, len(rows))
-    return _collect(groups, best, len(questions), k)
+    return _collect(groups, best, len(questions), k, fill)
 
 
 def checked_exclude(exclude: np.ndarray | None, count: int) -> np.ndarray:
@@ -260,14 +266,19 @@ def _sound(vectors: Vectors) -> jax.Array:
 
 
 def _collect(
-    groups: Sequence[_Group], best: Sequence[tuple[jax.Array, jax.Array]], count: int, k: int
+    groups: Sequence[_Group], best: Sequence[tuple[jax.Array, jax.Array]], count: int, k: int, fill: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     rows, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float32)
     for group, found in zip(groups, jax.device_get(best), strict=True):
         real = len(group.members)
         scores[group.members] = found[0].reshape(-1, k)[:real]
         rows[group.members] = found[1].reshape(-1, k)[:real]
-    if not np.isfinite(scores).all():
-        question = int(np.argmin(np.isfinite(scores).all(axis=1)))
+    sound = np.isfinite(scores)
+    if fill:
+        none = rows == _NO_ROW
+        sound |= none & np.isneginf(scores)
+        rows[none] = -1
+    if not sound.all():
+        question = int(np.argmin(sound.all(axis=1)))
         raise InputError("the model's scores are not finite", key=f"question {question}", remedy="use earlier weights")
     return rows, scores

@@ -14,6 +14,7 @@ from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.files import numbered_lines
+from class_jax.hosts import ALONE, Hosts
 from class_jax.models.config import ModelConfig
 from class_jax.question_table import QuestionTable
 from class_jax.questions import Question
@@ -69,15 +70,15 @@ class TrainingData(NamedTuple):
     allowed: Allowed
 
 
-def open_data(config: DataConfig, model: ModelConfig) -> TrainingData:
-    """Opens (and builds, where missing) what `config` names.
+def open_data(config: DataConfig, model: ModelConfig, hosts: Hosts = ALONE) -> TrainingData:
+    """Opens (and builds, where missing) what `config` names. Of several hosts, host 0 builds.
 
     Raises:
       InputError: for unusable files, and for a vocabulary that the model's embedding can't hold.
     """
     vocabulary = Vocabulary.load(config.vocabulary)
     check_vocabulary(vocabulary, model)
-    store = open_store(config.store, vocabulary, config)
+    store = hosts.first("token store", lambda: open_store(config.store, vocabulary, config))
     if isinstance(config.questions, str):
         table = QuestionTable.from_task(config.questions)
     else:

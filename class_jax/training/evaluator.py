@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from class_jax import inference
 from class_jax.corpus import inputs
@@ -18,11 +19,16 @@ from class_jax.evaluation.passages import evaluate_passages
 from class_jax.evaluation.xor_full import evaluate_answers
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
 from class_jax.files import numbered_lines
+from class_jax.hosts import ALONE, Hosts
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
 from class_jax.questions import Question
+from class_jax.retrieval.encode import allowed_rows, check_enough
 from class_jax.retrieval.exact import exact_search
+from class_jax.retrieval.parts import merged, part_of
 from class_jax.retrieval.spaces import Allowed, SearchSpaces, in_languages
+from class_jax.training.placing import all_hosts
+from class_jax.training.sharding import batch_sharding
 
 _QUESTION_BUCKETS = (16, 32, 50)
 
@@ -90,6 +96,9 @@ class Evaluator:
       model: the model's configuration.
       vocabulary: its vocabulary. store: the corpus.
       languages: language of each passage [M], or None.
+      hosts: those of the run. Each searches a part of the corpus and answers a part of the questions, with weights on
+        its own devices; host 0 scores.
+      local: a mesh of this host's devices, over which passages are cut; None leaves that to JAX.
 
     Raises:
       InputError: for gold passages of unknown ids, questions without gold, or languages that are not known.
@@ -102,7 +111,11 @@ class Evaluator:
         vocabulary: Vocabulary,
         store: TokenStore,
         languages: np.ndarray | None,
+        *,
+        hosts: Hosts = ALONE,
+        local: Mesh | None = None,
     ):
+        self.hosts, self.local = hosts, local
         self.config, self.model, self.vocabulary, self.store = config, model, vocabulary, store
         self.questions = _spaced(list(config.questions), config.max_questions)
         if not self.questions:
@@ -119,27 +132,38 @@ class Evaluator:
         self.recall_questions = [q for q in recall if q.id in kept]
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """Measures weights: flat names such as "eval/R@5/ar", "eval/f1/macro", "eval/R@2kt/macro"."""
+        """Measures weights: flat names such as "eval/R@5/ar", "eval/f1/macro", "eval/R@2kt/macro".
+
+        On several hosts all call this, and all get the same.
+        """
         retriever = inference.retriever_params(params)
         found = {}
         if self.gold is not None or self.recall_questions:
             rows, _ = self.search(retriever, max(self.config.ks), self.retrieve_allowed)
-            found |= self.score_rows(rows)
+            if self.hosts.index == 0:
+                found |= self.score_rows(rows)
         if self.config.read:
             rows, scores = self.search(retriever, self.config.num_passages, self.read_allowed)
-            answers = self.answer(params, rows, scores)
-            predictions = dict(zip([q.id for q in self.questions], answers.texts, strict=True))
-            found |= _flat(evaluate_answers(self.questions, predictions))
-        return found
+            mine = np.array_split(np.arange(len(self.questions)), self.hosts.count)[self.hosts.index]
+            texts = self.answer(params, rows, scores, mine).texts if len(mine) else []
+            texts = [text for part in self.hosts.exchange("answers", texts) for text in part]
+            if self.hosts.index == 0:
+                predictions = dict(zip([q.id for q in self.questions], texts, strict=True))
+                found |= _flat(evaluate_answers(self.questions, predictions))
+        return self.hosts.exchange("scores", found)[0]
 
     def search(self, retriever: Params, k: int, allowed: Allowed) -> tuple[np.ndarray, np.ndarray]:
         """The k best passages of each question: rows [B, k] and scores [B, k]."""
 
         def within(questions: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-            tokens = [self.tokens[i] for i in questions]
-            return exact_search(
-                inference.encoder(self.model), retriever, self.store, tokens, k, allowed=mask, progress=False
-            )
+            given = inference.encoder(self.model), retriever, self.store, [self.tokens[i] for i in questions], k
+            over = None if self.local is None else batch_sharding(self.local)
+            if self.hosts.count == 1:
+                return exact_search(*given, allowed=mask, sharding=over, progress=False)
+            check_enough(allowed_rows(self.store, mask), k)
+            part = part_of(mask, self.store.num_passages, self.hosts.index, self.hosts.count)
+            found = exact_search(*given, allowed=part, sharding=over, fill=True, progress=False)
+            return merged(all_hosts(self.hosts, "evaluation's passages", found), k)
 
         questions = np.arange(len(self.tokens))
         return allowed.search(questions, within) if isinstance(allowed, SearchSpaces) else within(questions, allowed)
@@ -155,16 +179,22 @@ class Evaluator:
             found |= _flat(evaluate_retrieval(self.recall_questions, texts, self.config.recall_tokens, progress=False))
         return found
 
-    def answer(self, params: Params, rows: np.ndarray, scores: np.ndarray) -> AnsweredQuestions:
-        """Reads passages [B, N] and answers greedily, in batches of equal shape."""
+    def answer(
+        self, params: Params, rows: np.ndarray, scores: np.ndarray, asked: np.ndarray | None = None
+    ) -> AnsweredQuestions:
+        """Reads passages [B, N] and answers greedily, in batches of equal shape.
+
+        Where `asked` is given, only the questions of these numbers, and the result has only theirs.
+        """
+        asked = np.arange(len(self.questions)) if asked is None else asked
         run = inference.answerer(self.model, self.config.max_answer_tokens)
-        count, size = len(self.questions), self.config.batch
+        count, size = len(asked), self.config.batch
         Q = inference.round_up(max(len(tokens) for tokens in self.tokens), _QUESTION_BUCKETS)
         P = int(-(-int(self.store.lengths[rows.ravel()].max()) // 32) * 32)
         texts, log_probabilities, attention = [], [], []
         for start in range(0, count, size):
             # The last batch is filled up with its last question, so that one shape is compiled.
-            members = np.minimum(np.arange(start, start + size), count - 1)
+            members = asked[np.minimum(np.arange(start, start + size), count - 1)]
             question_ids, question_lengths = inference.pad_rows([self.tokens[i] for i in members], Q)
             passage_ids, passage_lengths = self.store.batch(rows[members], length=P)
             answers = run(params, question_ids, question_lengths, passage_ids, passage_lengths)
@@ -173,7 +203,8 @@ class Evaluator:
             texts += [self._text(ids[i, : lengths[i]]) for i in range(kept)]
             log_probabilities.append(np.asarray(answers.log_probabilities)[:kept])
             attention.append(np.asarray(answers.passage_attention)[:kept])
-        return AnsweredQuestions(texts, np.concatenate(log_probabilities), rows, scores, np.concatenate(attention))
+        log_probability, attention = np.concatenate(log_probabilities), np.concatenate(attention)
+        return AnsweredQuestions(texts, log_probability, rows[asked], scores[asked], attention)
 
     def _text(self, ids: np.ndarray) -> str:
         return self.vocabulary.decode([int(i) for i in ids if i != self.vocabulary.eos_id])

@@ -91,7 +91,7 @@ class Feed:
       seed: of the question order and of the choice among a question's answers.
       stage: 1 for distillation on parallel pairs, 2 for end-to-end training (stage 2 and fine-tuning).
       host_index: this host; it gets the `host_index`-th of `host_count` equal slices of every array.
-      host_count: number of hosts.
+      host_count: number of hosts that read different slices; see `class_jax.training.sharding.host_share`.
       question_buckets: lengths that Q may take, ascending; likewise the other two for P and A. A batch takes
         the smallest that holds it on all hosts, so that all hosts agree on shapes and few are compiled.
       teacher: scores passages for the English questions of stage 1; None where the teacher is a model.
@@ -397,7 +397,7 @@ class Feed:
     def _readings(self, rows: np.ndarray, answers: np.ndarray, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Returns this host's question and answer arrays, B readings, or 2B in stage 1 (English first).
 
-        And the questions' lengths on all hosts.
+        And the questions' lengths on all hosts: packing needs them.
         """
         table, english_count = self.table, 0
         Q = int(table.question_tokens.lengths[rows].max())
@@ -407,35 +407,29 @@ class Feed:
             rows, answers = np.tile(rows, 2), np.tile(answers, 2)
         Q = bucket(Q, self.question_buckets, "question_buckets")
         A = bucket(int(table.answer_tokens.row_lengths(answers).max()), self.answer_buckets, "answer_buckets")
+        question_ids, question_lengths = self._questions(rows, english_count, Q, step)
         share = len(rows) // self.host_count
-        question_ids, question_lengths = self._questions(rows, english_count, Q, self.host_index, step)
-        answer_ids, answer_lengths = table.answer_tokens.padded(answers[self.host_index * share :][:share], A)
+        mine = slice(self.host_index * share, (self.host_index + 1) * share)
+        answer_ids, answer_lengths = table.answer_tokens.padded(answers[mine], A)
         readings = {
-            "question_ids": question_ids,
-            "question_lengths": question_lengths,
+            "question_ids": question_ids[mine],
+            "question_lengths": question_lengths[mine],
             "answer_ids": answer_ids,
             "answer_lengths": answer_lengths,
         }
-        if self.packer is None or self.host_count == 1:
-            return readings, question_lengths
-        # Noise lengthens questions, so that each host makes the others' questions to know their lengths.
-        hosts = range(self.host_count)
-        return readings, np.concatenate([self._questions(rows, english_count, Q, host, step)[1] for host in hosts])
+        return readings, question_lengths
 
-    def _questions(
-        self, rows: np.ndarray, english_count: int, Q: int, host: int, step: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a host's share of the questions, ids [readings, Q] and lengths; the first of `rows` are English."""
-        table, share = self.table, len(rows) // self.host_count
-        start = host * share
-        rows = rows[start : start + share]
-        turn = min(max(english_count - start, 0), share)  # readings before it are the English ones
-        english_ids, english_lengths = table.english_tokens.padded(rows[:turn], Q)
-        other_ids, other_lengths = table.question_tokens.padded(rows[turn:], Q)
+    def _questions(self, rows: np.ndarray, english_count: int, Q: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the questions of all hosts, ids [readings, Q] and lengths; the first of `rows` are English.
+
+        Noise is drawn for the whole batch, so that it does not depend on the number of hosts.
+        """
+        english_ids, english_lengths = self.table.english_tokens.padded(rows[:english_count], Q)
+        other_ids, other_lengths = self.table.question_tokens.padded(rows[english_count:], Q)
         ids, lengths = np.concatenate([english_ids, other_ids]), np.concatenate([english_lengths, other_lengths])
         if self.noise is None:
             return ids, lengths
-        return add_noise(ids, lengths, *self.noise, counter_rng(self.sampler.seed, _NOISE_STREAM, step, host))
+        return add_noise(ids, lengths, *self.noise, counter_rng(self.sampler.seed, _NOISE_STREAM, step, 0))
 
     def _teacher_readings(
         self, texts: TeacherTexts, rows: np.ndarray, passages: np.ndarray, mine: slice

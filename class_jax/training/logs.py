@@ -79,6 +79,22 @@ class MetricLog:
             self._writer.close()
 
 
+class NoLog:
+    """In place of `MetricLog` on hosts other than host 0, which reports for all."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def advance(self, loss: float) -> None:
+        """Does nothing."""
+
+    def say(self, message: str) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def _tensorboard(folder: Path):
     try:
         import tensorflow as tf

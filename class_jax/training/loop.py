@@ -8,29 +8,38 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from class_jax import inference
 from class_jax.checkpoints.pretrained import save_pretrained
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.errors import InputError
+from class_jax.hosts import ALONE, Hosts
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
 from class_jax.retrieval.bm25 import BM25
 from class_jax.retrieval.lists import PassageLists
 from class_jax.retrieval.refresh import Refresher
-from class_jax.retrieval.spaces import OWN_LANGUAGE
 from class_jax.training import weights
+from class_jax.training.checks import check_batch_size, check_teacher
 from class_jax.training.data import DataConfig, TrainingData, open_data
 from class_jax.training.evaluator import EvaluationConfig, Evaluator
 from class_jax.training.feed import Feed, prefetch
-from class_jax.training.logs import MetricLog
+from class_jax.training.hosts import (
+    check_agreement,
+    check_shared_folder,
+    data_values,
+    failing_together,
+    params_digest,
+    settings_of,
+)
+from class_jax.training.logs import MetricLog, NoLog
 from class_jax.training.noise import short_pieces
 from class_jax.training.objectives import ObjectiveConfig
 from class_jax.training.optimiser import OptimiserConfig, make_optimiser, schedule
 from class_jax.training.packing import Packer
-from class_jax.training.sharding import MeshConfig, make_mesh
+from class_jax.training.placing import Placement, place
+from class_jax.training.sharding import MeshConfig, host_share, make_mesh, param_shardings
 from class_jax.training.signals import caught_signals
 from class_jax.training.step import TrainState, init_state, make_train_step, state_shapes
 from class_jax.training.teacher import (
@@ -149,26 +158,33 @@ class NonFiniteLossError(InputError):
     """The loss is not a number; the message names the step and the batch's question ids."""
 
 
-def train(model_dir: str, config: TrainConfig, on_start: Callable[[], None] | None = None) -> dict[str, float]:
+def train(
+    model_dir: str, config: TrainConfig, on_start: Callable[[], None] | None = None, hosts: Hosts = ALONE
+) -> dict[str, float]:
     """Trains, or goes on where `model_dir` stopped, and exports the weights to `model_dir/model`.
+
+    The last step's weights, or the best step's where `CheckpointConfig.best_metric` says which is best.
 
     Args:
       model_dir: the run's folder: checkpoints, passage lists, metrics, exported weights.
       config: the run.
-      on_start: called once everything is open and the first step is about to be taken.
+      on_start: called on host 0 once everything is open and the first step is about to be taken.
+      hosts: those of the run (`class_jax.training.hosts.join_hosts`); all call this, with a folder that they share.
 
     Returns:
       The last evaluation's scores (empty without evaluation).
 
     Raises:
       InputError: for bad data or settings, a loss that is not finite (`NonFiniteLossError`), or a signal to stop
-        (the state is saved first).
+        (the state is saved first). On several hosts an error ends the processes of all, with its message.
     """
     folder = Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(folder, config)
+    with failing_together(hosts):
+        run = _Run(folder, config, hosts)
     try:
-        return run.train(on_start)
+        with failing_together(hosts):
+            return run.train(on_start)
     finally:
         run.close()
 
@@ -176,21 +192,24 @@ def train(model_dir: str, config: TrainConfig, on_start: Callable[[], None] | No
 class _Run:
     """One process's part of a run: what it opens, the loop, and what happens between steps."""
 
-    def __init__(self, folder: Path, config: TrainConfig):
-        self.folder, self.config = folder, config
+    def __init__(self, folder: Path, config: TrainConfig, hosts: Hosts):
+        self.folder, self.config, self.hosts = folder, config, hosts
         self.total = config.optimiser.total_steps
+        check_agreement(hosts, "settings", settings_of(config))
+        check_shared_folder(hosts, folder)
         self.mesh = make_mesh(config.mesh)
-        _check_batch_size(config, self.mesh)
-        _check_teacher(config)
-        self.data: TrainingData = open_data(config.data, config.model)
+        self.placement = Placement(self.mesh, hosts)
+        check_batch_size(config, self.mesh)
+        check_teacher(config)
+        self.data: TrainingData = open_data(config.data, config.model, hosts)
         self.optimiser = make_optimiser(config.optimiser)
         self.rate = schedule(config.optimiser)
         self.bm25: BM25 | None = None
         self.model_teacher: ModelTeacher | None = None
         if isinstance(config.teacher, ModelTeacherConfig):
-            self.model_teacher = open_model_teacher(config.teacher, config.data, self.data, self.mesh)
+            self.model_teacher = open_model_teacher(config.teacher, config.data, self.data, self.mesh, hosts)
         elif config.teacher is not None:
-            self.bm25 = open_bm25_teacher(config.teacher, self.data, folder)
+            self.bm25 = hosts.first("BM25", lambda: open_bm25_teacher(config.teacher, self.data, folder))
         self.step = make_train_step(
             config.model,
             config.objective,
@@ -200,65 +219,65 @@ class _Run:
             teacher=config.teacher.model if self.model_teacher else None,
             teacher_temperature=config.teacher.temperature if self.model_teacher else 1.0,
         )
+        self.evaluator = None
+        if config.evaluation is not None:
+            given = config.evaluation, config.model, self.data.vocabulary, self.data.store, self.data.languages
+            self.evaluator = Evaluator(*given, hosts=hosts, local=self.placement.local)
+        taught_by = self.model_teacher and self.model_teacher.fingerprint
+        check_agreement(hosts, "data", data_values(self.data, self.evaluator, taught_by, self.mesh))
         saving = config.checkpoints
         self.checkpoints = TrainCheckpoints(
             folder / "checkpoints", saving.keep_last, saving.keep_best, saving.best_metric
         )
-        self.evaluator = None
-        if config.evaluation is not None:
-            self.evaluator = Evaluator(
-                config.evaluation, config.model, self.data.vocabulary, self.data.store, self.data.languages
-            )
         self.feed = self._make_feed()
         self.refresher = self._make_refresher()
         self.adopt_at: int | None = None  # the step from which the refresh under way takes effect
         self.scores: dict[str, float] = {}
-        self.log: MetricLog | None = None
+        self.log: MetricLog | NoLog | None = None
 
     def train(self, on_start: Callable[[], None] | None = None) -> dict[str, float]:
         """The loop; see the function `train`."""
         state, start = self._start()
-        if on_start is not None:
+        if on_start is not None and self.hosts.index == 0:
             on_start()
-        self.log = MetricLog(
-            self.folder,
-            self.total,
-            start,
-            self.config.batch_size,
-            tensorboard=self.config.tensorboard,
-            progress=self.config.progress,
-        )
+        self.log = self._make_log(start)
         if self.evaluator is not None and self.config.evaluate_first and start == 0:
             self._evaluate(0, state.params)
         batches = prefetch(self.feed, start, PREFETCH)
         teacher = (self.model_teacher.params,) if self.model_teacher else ()
-        seen = None
-        with caught_signals() as stopping:
+        seen = stopping = None
+        with caught_signals() as caught:
             for step in range(start, self.total):
                 if self.adopt_at is not None and step + PREFETCH + 1 >= self.adopt_at:
                     self._adopt(step)  # before the batch of that step is built ahead
                 batch = next(batches)
-                rows = batch.pop("question_rows")
-                state, metrics = self.step(state, batch, *teacher)
+                del batch["question_rows"]
+                state, metrics = self.step(state, self.placement.batch(batch), *teacher)
                 if seen is not None:
                     self._report(*seen)  # one step late, so that the device never waits for the host
-                seen = (step, rows, metrics)
+                seen = (step, metrics)
                 done = step + 1
+                stopping = self.hosts.stop_after(done, caught)
                 if self._is_due(done) or stopping:
                     self._report(*seen)  # nothing is saved or published after a loss that is not finite
                     seen = None
-                    self._between_steps(done, state, save=bool(stopping))
+                    self._between_steps(done, state, save=stopping is not None)
                 if stopping:
                     break
         batches.close()
         self.checkpoints.wait()
         if stopping:
+            self.hosts.meet("stopped")
             raise InputError(
-                f"stopped by {stopping[0]} at step {done}, which is saved",
+                f"stopped by {stopping} at step {done}, which is saved",
                 file=self.folder,
                 remedy="the same command goes on from there",
             )
-        save_pretrained(self.folder / "model", state.params, self.config.model, self.data.vocabulary.path)
+        best = weights.best_params(self.checkpoints, self.total, state.params)
+        params = self.placement.to_host_0(best)
+        if self.hosts.index == 0:
+            save_pretrained(self.folder / "model", params, self.config.model, self.data.vocabulary.path)
+        self.hosts.meet("exported")
         return self.scores
 
     def close(self) -> None:
@@ -288,6 +307,9 @@ class _Run:
             params = weights.load_params(config.init_from, config.model, config.seed, vocabulary=fingerprint)
             if config.head_from_embedding is not None:
                 params = weights.with_head_from_embedding(params, config.head_from_embedding)
+            if self.hosts.count > 1:
+                check_agreement(self.hosts, "first weights", {"TrainConfig.init_from": params_digest(params)})
+                params = place(params, param_shardings(config.model, self.mesh))
         state = init_state(config.model, self.optimiser, self.mesh, seed=config.seed, params=params)
         self.feed.set_lists(self._first_lists(state.params), from_step=0)
         return state, 0
@@ -296,18 +318,27 @@ class _Run:
         config, data = self.config, self.data
         if config.lists is not None:
             ids = [data.table.id(row) for row in range(len(data.table))]
-            found = PassageLists.from_public(config.lists, ids, data.store, questions=data.table.fingerprint)
-            return self.refresher.adopt(found)
+            return self._adopted(
+                lambda: PassageLists.from_public(config.lists, ids, data.store, questions=data.table.fingerprint)
+            )
         if self.bm25 is not None:
-            return self.refresher.adopt(lists_by_teacher(config.teacher, self.bm25, data))
+            return self._adopted(lambda: lists_by_teacher(config.teacher, self.bm25, data))
         refresh = config.refresh
         rows = None if refresh is None else self.feed.rows_between(0, min(refresh.every + refresh.delay, self.total))
         if self.model_teacher is not None:
-            found = lists_by_model_teacher(self.model_teacher, data, self.folder / "lists", rows)
-            return self.refresher.adopt(found)
+            retriever = self.placement.retrievers(self.model_teacher.params)
+            given = self.model_teacher, data, self.folder / "lists", rows
+            return self.refresher.adopt(lists_by_model_teacher(*given, retriever=retriever, hosts=self.hosts))
         _log.info("searching passages with the first weights")
-        self.refresher.start(0, inference.retriever_params(params), 0, rows)
+        self.refresher.start(0, self.placement.retrievers(params), 0, rows)
         return self.refresher.wait()
+
+    def _adopted(self, make: Callable[[], PassageLists]) -> PassageLists:
+        """Publishes the first lists, made on host 0."""
+        if self.hosts.index == 0:
+            self.refresher.adopt(make())
+        self.hosts.meet("first lists")
+        return self.refresher.restore(0)
 
     def _is_due(self, done: int) -> bool:
         config = self.config
@@ -338,7 +369,7 @@ class _Run:
             self.checkpoints.save(done, state._asdict(), host, metrics)
 
     def _evaluate(self, step: int, params: Params) -> dict[str, float]:
-        self.scores = self.evaluator(params)
+        self.scores = self.evaluator(self.placement.own(params, self.config.model))
         self.log.write(step, self.scores)
         self.log.say(f"step {step}: " + _summary(self.scores))
         return self.scores
@@ -348,9 +379,7 @@ class _Run:
         refresh = self.config.refresh
         self.adopt_at = step + refresh.delay
         rows = self.feed.rows_between(self.adopt_at, min(self.adopt_at + refresh.every, self.total))
-        # A copy: the next step reuses the state's buffers.
-        private = jax.tree.map(jnp.copy, inference.retriever_params(params))
-        self.refresher.start(step, private, step // refresh.every, rows)
+        self.refresher.start(step, self.placement.retrievers(params), step // refresh.every, rows)
 
     def _adopt(self, step: int) -> None:
         """Waits at `step` for the refresh under way and hands its lists to the feed, from the step fixed for it."""
@@ -368,7 +397,7 @@ class _Run:
         )
         self.adopt_at = None
 
-    def _report(self, step: int, rows: np.ndarray, metrics: dict[str, jax.Array]) -> None:
+    def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Shows and logs a step's metrics.
 
         Raises:
@@ -376,7 +405,7 @@ class _Run:
         """
         loss = float(metrics["loss"])
         if not math.isfinite(loss):
-            self._refuse(step, rows, np.asarray(metrics["per_question"]))
+            self._refuse(step, np.asarray(metrics["per_question"]))
         self.log.advance(loss)
         if (step + 1) % self.config.log_every == 0 or step + 1 == self.total:
             values = {name: float(value) for name, value in metrics.items() if name != "per_question"}
@@ -384,7 +413,8 @@ class _Run:
             values["staleness"] = step - self.feed.lists_step(step)
             self.log.write(step + 1, values)
 
-    def _refuse(self, step: int, rows: np.ndarray, per_question: np.ndarray) -> None:
+    def _refuse(self, step: int, per_question: np.ndarray) -> None:
+        rows = self.feed.sampler.rows(step, self.config.batch_size)
         ids = [self.data.table.id(int(row)) for row in rows]
         bad = [id_ for id_, value in zip(ids, per_question, strict=False) if not math.isfinite(value)]
         raise NonFiniteLossError(
@@ -402,8 +432,16 @@ class _Run:
         }
         return found | ({"teacher": self.model_teacher.fingerprint} if self.model_teacher else {})
 
+    def _make_log(self, start: int) -> MetricLog | NoLog:
+        if self.hosts.index:
+            return NoLog()
+        config = self.config
+        shown = {"tensorboard": config.tensorboard, "progress": config.progress}
+        return MetricLog(self.folder, self.total, start, config.batch_size, **shown)
+
     def _make_feed(self) -> Feed:
         config = self.config
+        share, shares = host_share(self.mesh)
         return Feed(
             self.data.table,
             self.data.store,
@@ -412,8 +450,8 @@ class _Run:
             config.num_passages,
             config.seed,
             stage=1 if config.objective == "stage1" else 2,
-            host_index=jax.process_index(),
-            host_count=jax.process_count(),
+            host_index=share,
+            host_count=shares,
             question_buckets=config.question_buckets,
             passage_buckets=config.passage_buckets,
             answer_buckets=config.answer_buckets,
@@ -449,36 +487,7 @@ class _Run:
             questions_fingerprint=table.fingerprint,
             # Lists that a kept checkpoint names must stay as long as it.
             keep=config.checkpoints.keep_last + config.checkpoints.keep_best + 1,
-        )
-
-
-def _check_teacher(config: TrainConfig) -> None:
-    """Raises InputError, before anything long begins, for a teacher too few or too many, or lists that don't fit."""
-    teacher, refresh = config.teacher, config.refresh
-    if (teacher is not None) != (config.objective == "stage1"):
-        problem, remedy = "is not set", "stage 1 is taught by a model or by BM25"
-        if teacher is not None:
-            problem, remedy = f"is set, but the objective is {config.objective!r}", "only stage 1 has a teacher"
-        raise InputError(problem, key="TrainConfig.teacher", remedy=remedy)
-    if teacher is not None and OWN_LANGUAGE in (config.data.search_languages or ()):
-        problem = f"is {tuple(config.data.search_languages)}, but a pair of questions shares its passages"
-        raise InputError(problem, key="DataConfig.search_languages", remedy="name the teacher's language")
-    if teacher is not None and refresh is not None and refresh.list_length != teacher.list_length:
-        raise InputError(
-            f"is {teacher.list_length}, that of the refresh {refresh.list_length}",
-            key="list_length of the teacher",
-            remedy="set both to the same",
-        )
-
-
-def _check_batch_size(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    pieces = ways * config.losses.micro_batches
-    if config.batch_size < 1 or config.batch_size % pieces:
-        raise InputError(
-            f"is {config.batch_size}, for {ways} devices that share a batch and micro_batches {pieces // ways}",
-            key="TrainConfig.batch_size",
-            remedy=f"use a multiple of {pieces}",
+            hosts=self.hosts,
         )
 
 

@@ -14,8 +14,10 @@ from absl import flags
 import gin
 from class_jax.errors import InputError, nearest
 from class_jax.files import replacing
+from class_jax.hosts import ALONE, Hosts
 from class_jax.training import loop
 from class_jax.training.gin_errors import explained
+from class_jax.training.hosts import HostConfig, failing_together, join_hosts
 
 
 def _make_flags() -> flags.FlagValues:
@@ -24,6 +26,13 @@ def _make_flags() -> flags.FlagValues:
     flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.", flag_values=made)
     flags.DEFINE_multi_string("gin_bindings", [], "Single gin binding; may be given several times.", flag_values=made)
     flags.DEFINE_list("gin_search_paths", ["."], "Folders in which gin files are looked for.", flag_values=made)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of host 0, of several hosts.", flag_values=made)
+    flags.DEFINE_integer("processes", None, "How many hosts there are.", flag_values=made)
+    flags.DEFINE_integer("process", None, "Index of this host, from 0.", flag_values=made)
+    flags.DEFINE_bool(
+        "distributed", False, "Several hosts, found by what SLURM, GKE or a TPU pod says.", flag_values=made
+    )
+    flags.DEFINE_float("host_timeout", 300.0, "Seconds to wait for all hosts.", flag_values=made)
     return made
 
 
@@ -38,7 +47,9 @@ def rewrite_gin_flags(argv: Sequence[str]) -> list[str]:
     return rewritten
 
 
-def train_from_gin(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",)) -> dict:
+def train_from_gin(
+    files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",), hosts: Hosts = ALONE
+) -> dict:
     """Parses gin files and bindings, then trains; see `loop.train`.
 
     The configuration in force is kept as `config.gin` in the run's folder, once it has been found to fit the run.
@@ -61,7 +72,7 @@ def train_from_gin(files: Sequence[str], bindings: Sequence[str], search_paths: 
             f.write(settings)
 
     try:
-        return train(on_start=keep)
+        return train(on_start=keep, hosts=hosts)
     except (RuntimeError, ValueError, TypeError) as error:
         # Before training begins, gin reports a missing or unknown setting in this way.
         if isinstance(error, InputError) or _in_train(error):
@@ -125,7 +136,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("is not understood", key=rest[0], remedy="settings start with --gin_file= or --gin.NAME=")
         if not found.gin_file:
             raise InputError("is not set", key="--gin_file", remedy="for example --gin_file=gin/runs/demo_stage1.gin")
-        train_from_gin(found.gin_file, found.gin_bindings, found.gin_search_paths)
+        hosts = join_hosts(
+            HostConfig(found.coordinator, found.processes, found.process, found.distributed, found.host_timeout)
+        )
+        if hosts.index:
+            logging.getLogger().setLevel(logging.WARNING)  # host 0 tells what all do
+        with failing_together(hosts):
+            train_from_gin(found.gin_file, found.gin_bindings, found.gin_search_paths, hosts)
+            hosts.leave()
     except (InputError, flags.Error) as error:
         # Gin adds lines about the configurable that an error passed through.
         print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -61,7 +62,42 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             key="MeshConfig",
             remedy=f"make the axes multiply to {len(devices)}",
         )
-    return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    mesh = jax.make_mesh(tuple(shape), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    if len({device.process_index for device in devices}) > 1 and _shares(mesh) is None:
+        # The neighbourhood of devices goes across hosts: a host after the other, since each reads a slice of a batch.
+        in_order = np.array(sorted(devices, key=lambda device: (device.process_index, device.id)))
+        mesh = Mesh(in_order.reshape(shape), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+        if _shares(mesh) is None:
+            raise InputError(
+                f"{dict(mesh.shape)} cuts a batch so that hosts would need unlike parts of it",
+                key="MeshConfig",
+                remedy="make data * fsdp a multiple of the hosts, or tensor one of a host's devices",
+            )
+    return mesh
+
+
+def _shares(mesh: Mesh) -> dict[int, tuple[int, int]] | None:
+    """For each process, which of how many equal slices of a batch its devices need; None if they don't need slices."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    places: dict[int, set[int]] = {}
+    for place, devices in enumerate(mesh.devices.reshape(ways, -1)):
+        for device in devices:
+            places.setdefault(device.process_index, set()).add(place)
+    size = len(next(iter(places.values())))
+    found = {}
+    for process, mine in places.items():
+        if ways % size or mine != set(range(min(mine), min(mine) + size)) or min(mine) % size:
+            return None
+        found[process] = (min(mine) // size, ways // size)
+    return found
+
+
+def host_share(mesh: Mesh) -> tuple[int, int]:
+    """Which slice of a batch this process reads, and how many equal slices there are.
+
+    As many as there are processes, or fewer where "tensor" goes across them: then some read the same one.
+    """
+    return _shares(mesh)[jax.process_index()]
 
 
 def spec(axes: Sequence[str | None]) -> PartitionSpec:

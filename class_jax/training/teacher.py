@@ -20,6 +20,7 @@ from class_jax import inference
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
+from class_jax.hosts import ALONE, Hosts
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
 from class_jax.question_table import QuestionTable
@@ -139,7 +140,7 @@ def lists_by_teacher(config: Bm25TeacherConfig, teacher: BM25, data: TrainingDat
 
 
 def open_model_teacher(
-    config: ModelTeacherConfig, data_config: DataConfig, data: TrainingData, mesh: Mesh
+    config: ModelTeacherConfig, data_config: DataConfig, data: TrainingData, mesh: Mesh, hosts: Hosts = ALONE
 ) -> ModelTeacher:
     """Opens a teacher's vocabulary, token store (built where missing) and weights; the same limits of tokens hold.
 
@@ -149,7 +150,7 @@ def open_model_teacher(
     """
     vocabulary = Vocabulary.load(config.vocabulary)
     check_vocabulary(vocabulary, config.model)
-    store = _open_store(config, vocabulary, data_config, data)
+    store = hosts.first("teacher's token store", lambda: _open_store(config, vocabulary, data_config, data))
     params = weights.load_params(config.weights, config.model, vocabulary=vocabulary.fingerprint)
     fingerprint = hashlib.sha256((config.model.fingerprint + vocabulary.fingerprint).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -164,7 +165,13 @@ def open_model_teacher(
 
 
 def lists_by_model_teacher(
-    teacher: ModelTeacher, data: TrainingData, folder: Path, rows: np.ndarray | None = None
+    teacher: ModelTeacher,
+    data: TrainingData,
+    folder: Path,
+    rows: np.ndarray | None = None,
+    *,
+    retriever: Params | list[Params] | None = None,
+    hosts: Hosts = ALONE,
 ) -> PassageLists:
     """Each English question's best passages by the teacher, published as version 0 in `folder`.
 
@@ -175,6 +182,8 @@ def lists_by_model_teacher(
       data: what the run trains on.
       folder: of the run's passage lists.
       rows: question rows that need lists, or None for all.
+      retriever: the teacher's weights as `Refresher.start` takes them; None takes them as they lie on the mesh.
+      hosts: those of the run.
 
     Raises:
       InputError: if there are fewer passages than asked for, or the disk refuses the lists.
@@ -191,9 +200,10 @@ def lists_by_model_teacher(
         own=data.table.own_passages,
         questions_fingerprint=data.table.fingerprint,
         protected=lambda: (0,),
+        hosts=hosts,
     )
     with refresher:
-        refresher.start(0, inference.retriever_params(teacher.params), 0, rows)
+        refresher.start(0, inference.retriever_params(teacher.params) if retriever is None else retriever, 0, rows)
         return refresher.wait()
 
 

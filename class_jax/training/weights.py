@@ -4,6 +4,7 @@
 import logging
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 
 from class_jax.checkpoints import huggingface
@@ -51,6 +52,26 @@ def _from_run(folder: Path, config: ModelConfig, vocabulary: str | None) -> Para
         raise InputError("no whole checkpoint", file=folder / CHECKPOINTS, remedy="train that run further")
     _log.info("starting from step %d of %s", restored[2], folder)
     return restored[0]["params"]
+
+
+def best_params(checkpoints: TrainCheckpoints, last: int, params: Params) -> Params:
+    """The weights that a run hands on: those of its best step, or `params` where that is the last one or none is best.
+
+    Args:
+      checkpoints: of the run, all written.
+      last: the step of `params`.
+      params: on the run's devices; the best step's are put in their places.
+
+    Raises:
+      InputError: if the best step's files are damaged.
+    """
+    best = checkpoints.best_step()
+    if best is None or best == last:
+        return params
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params)
+    (arrays, _, _) = checkpoints.restore({"params": shapes}, step=best, partial=True)
+    _log.info("exporting step %d, the best", best)
+    return arrays["params"]
 
 
 def with_head_from_embedding(params: Params, stddev: float) -> Params:
