@@ -18,6 +18,7 @@ from class_jax.questions import read_anchor_questions
 from class_jax.retrieval.lists import PassageLists
 from class_jax.training import weights
 from class_jax.training.logs import MetricLog
+from class_jax.training.profiling import traces
 
 STEPS = 30
 BAD_ANSWER = "\u2603"  # no passage or other question holds it, so its bytes are pieces of this answer alone
@@ -76,7 +77,11 @@ def run(tmp_path_factory):
     poisoned(poisoned_folder, Vocabulary.load(str(data / "vocabulary.model")))
     then = [
         tiny_run.arguments(
-            files["end_to_end"], folder / "from_run", loop__TrainConfig__init_from=str(trained), **short
+            files["end_to_end"],
+            folder / "from_run",
+            loop__TrainConfig__init_from=str(trained),
+            loop__TrainConfig__profile=(1, 1),
+            **short,
         ),
         tiny_run.arguments(
             files["end_to_end"], folder / "from_model", loop__TrainConfig__init_from=str(folder / "newest"), **short
@@ -158,6 +163,12 @@ def test_the_weights_of_the_best_step_are_handed_on(tmp_path):
         checkpoints.wait()
         np.testing.assert_array_equal(weights.best_params(checkpoints, 15, made[15])["kernel"], made[10]["kernel"])
         assert weights.best_params(checkpoints, 10, made[10]) is made[10]
+
+
+def test_a_step_is_traced_where_asked(run):
+    (trace,) = traces(run[0] / "from_run" / "profile")
+    assert b"jvp(passages)" in trace.read_bytes()
+    assert not (run[0] / "from_model" / "profile").exists()
 
 
 def test_tensorboard_files_appear_where_asked(run):

@@ -39,6 +39,7 @@ from class_jax.training.objectives import ObjectiveConfig
 from class_jax.training.optimiser import OptimiserConfig, make_optimiser, schedule
 from class_jax.training.packing import Packer
 from class_jax.training.placing import Placement, place
+from class_jax.training.profiling import ProfileConfig, StepProfiler
 from class_jax.training.sharding import MeshConfig, host_share, make_mesh, param_shardings
 from class_jax.training.signals import caught_signals
 from class_jax.training.step import TrainState, init_state, make_train_step, state_shapes
@@ -122,7 +123,8 @@ class TrainConfig:
         None leaves it. For weights whose reader has learnt nothing yet: retrieval has brought a name and its
         translations together in the embeddings, so that a reader can name what it attends to from the first step.
       mesh: devices. checkpoints: saving. seed: of everything random. log_every: steps between two lines of metrics.
-      tensorboard: whether to write TensorBoard files.
+      tensorboard: whether to write TensorBoard files. profile: (steps done before, steps) to trace
+        into the run's folder `profile/`; see `class_jax.training.profiling`.
     """
 
     model: ModelConfig
@@ -151,6 +153,7 @@ class TrainConfig:
     seed: int = 0
     log_every: int = 10
     tensorboard: bool = True
+    profile: tuple[int, int] | None = None
     progress: bool | None = None
 
 
@@ -234,6 +237,7 @@ class _Run:
         self.adopt_at: int | None = None  # the step from which the refresh under way takes effect
         self.scores: dict[str, float] = {}
         self.log: MetricLog | NoLog | None = None
+        self.profiler = StepProfiler(config.profile and ProfileConfig(*config.profile), folder / "profile")
 
     def train(self, on_start: Callable[[], None] | None = None) -> dict[str, float]:
         """The loop; see the function `train`."""
@@ -252,7 +256,8 @@ class _Run:
                     self._adopt(step)  # before the batch of that step is built ahead
                 batch = next(batches)
                 del batch["question_rows"]
-                state, metrics = self.step(state, self.placement.batch(batch), *teacher)
+                batch = self.placement.batch(batch)
+                state, metrics = self.profiler.step(step, self.step, state, batch, *teacher)
                 if seen is not None:
                     self._report(*seen)  # one step late, so that the device never waits for the host
                 seen = (step, metrics)
@@ -282,6 +287,7 @@ class _Run:
 
     def close(self) -> None:
         """Closes files, and ends what runs in the background."""
+        self.profiler.close()
         if self.log is not None:
             self.log.close()
         self.refresher.close()
