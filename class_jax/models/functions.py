@@ -73,10 +73,28 @@ softmax.defvjp(
 )
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False)
+@jax.custom_vjp
 def gated_gelu(gate: jax.Array, linear: jax.Array) -> jax.Array:
-    """GELU of the gate (tanh's approximation, as in T5 v1.1) times the linear half; the gradient recomputes it."""
+    """GELU of the gate (tanh's approximation, as in T5 v1.1) times the linear half; the gradient keeps these two.
+
+    `jax.checkpoint` would keep no more, but a step of a tiny model takes a tenth longer with what it makes of this.
+    """
     return jax.nn.gelu(gate, approximate=True) * linear
+
+
+def _gated_gelu_backward(saved: tuple, gradient: jax.Array) -> tuple:
+    gate, linear = saved
+    square = gate * gate
+    slope = math.sqrt(2 / math.pi)
+    tanh = jnp.tanh(slope * (gate + 0.044715 * square * gate))
+    half = 0.5 * (1 + tanh)
+    of_gelu = half + 0.5 * gate * (1 - tanh * tanh) * slope * (1 + 3 * 0.044715 * square)
+    return gradient * linear * of_gelu, gradient * gate * half
+
+
+gated_gelu.defvjp(
+    lambda gate, linear: (jax.nn.gelu(gate, approximate=True) * linear, (gate, linear)), _gated_gelu_backward
+)
 
 
 @jax.custom_vjp
