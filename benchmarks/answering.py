@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import records
 import workers
 
 
@@ -232,11 +233,7 @@ def main():
                     made[0]["ratio"] = made[0]["questions_per_second"] / made[1]["questions_per_second"]
                 rows += made
     show(rows)
-    if given.out is not None:
-        from class_jax.files import write_json
-
-        settings = {name: value for name, value in vars(given).items() if name not in ("out", "worker")}
-        write_json(given.out, {"settings": settings, "results": rows})
+    records.write(given, {"results": rows})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import sys
 from pathlib import Path
 
 # Numbers of a row that are worth comparing, by the end of their names.
@@ -76,6 +77,26 @@ def _numbers(name, row):
         for key, value in row.items()
         if isinstance(value, int | float) and key.endswith(_COMPARED)
     }
+
+
+def write(given, found):
+    """Writes what was found, with the settings and what it ran on, where `--out` was given."""
+    from class_jax.files import write_json
+
+    if given.out is not None:
+        write_json(given.out, {"settings": settings(given), "versions": versions(), **found})
+
+
+def exit_status(work):
+    """Does the work of a `main`, and returns its exit status: bad input is one line and 2."""
+    from class_jax.errors import InputError
+
+    try:
+        work()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def compare(before, after):

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import records
 import workers
 
 # mBART-50's vocabulary and the shape of mBART-large, but for the number of layers.
@@ -213,11 +214,7 @@ def main():
                 each = {side: [side, folder, settings] for side in SIDES}
                 rows += summary(settings, workers.take_turns(__file__, each, given.repeats, given.seed))
                 show(rows[-2:])
-    if given.out is not None:
-        from class_jax.files import write_json
-
-        settings = {name: value for name, value in vars(given).items() if name not in ("out", "worker")}
-        write_json(given.out, {"settings": settings, "results": rows})
+    records.write(given, {"results": rows})
 
 
 if __name__ == "__main__":

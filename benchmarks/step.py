@@ -75,7 +75,7 @@ def count(given):
         found = step_count.compare(config, objective, fed, teacher, losses)
         tokens = step_count.length_summary(batches)
         rows.append({"objective": objective, "lengths": "real", "tokens": tokens, **found})
-    return {"settings": records.settings(given), "count": rows}
+    return {"count": rows}
 
 
 def timing(given):
@@ -90,8 +90,7 @@ def timing(given):
         found = step_time.measure(config, teacher, shape, sides, given.repeats)
         peak = None if given.peak_tflops is None else given.peak_tflops * 1e12
         rows.append({"objective": objective, **step_time.summary(config, teacher, shape, found, peak)})
-    about = {"settings": records.settings(given), "versions": records.versions(), "devices": records.devices()}
-    return about | {"time": rows}
+    return {"devices": records.devices(), "time": rows}
 
 
 def compiled(given):
@@ -108,7 +107,7 @@ def compiled(given):
     for objective in given.objectives:
         shape = run_shape(given, objective, config, teacher)
         rows.append({"objective": objective, **step_compiled.report(config, teacher, shape)})
-    return {"settings": records.settings(given), "compiled": rows}
+    return {"compiled": rows}
 
 
 def run_shape(given, objective, config, teacher):
@@ -220,10 +219,7 @@ def parser():
 
 
 def main():
-    """Counts or times, prints and writes."""
-    from class_jax.errors import InputError
-    from class_jax.files import write_json
-
+    """Counts or times, prints and writes; returns the exit status."""
     asked = parser()
     given = asked.parse_args()
     if given.worker:
@@ -231,36 +227,35 @@ def main():
 
         step_time.work(*json.loads(given.worker))
         return 0
-    try:
-        if given.compare:
-            records.compare(*given.compare)
-            return 0
-        if not (given.count or given.time or given.compiled or given.profile):
-            asked.error("one of --count, --time, --compiled, --compare, --profile")
-        defaults = {"size": "small", "batch": 4, "passages": 8}
-        if given.count:
-            defaults = {"size": "large", "batch": 64, "passages": 100}
-        for name, value in defaults.items():
-            setattr(given, name, value if getattr(given, name) is None else getattr(given, name))
-        if given.profile:
-            import step_time
+    if not (given.compare or given.count or given.time or given.compiled or given.profile):
+        asked.error("one of --count, --time, --compiled, --compare, --profile")
+    return records.exit_status(lambda: run(given))
 
-            config, teacher = models(given)
-            shape = run_shape(given, given.objectives[0], config, teacher)
-            print(step_time.profile(config, teacher, shape, given.profile))
-            return 0
-        if given.compiled:
-            result = compiled(given)
-            print(json.dumps(result["compiled"], indent=1))
-        else:
-            result = count(given) if given.count else timing(given)
-            (show_count if given.count else show_time)(result)
-        if given.out is not None:
-            write_json(given.out, result)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+def run(given):
+    """Does what the arguments ask for."""
+    if given.compare:
+        records.compare(*given.compare)
+        return
+    defaults = {"size": "small", "batch": 4, "passages": 8}
+    if given.count:
+        defaults = {"size": "large", "batch": 64, "passages": 100}
+    for name, value in defaults.items():
+        setattr(given, name, value if getattr(given, name) is None else getattr(given, name))
+    if given.profile:
+        import step_time
+
+        config, teacher = models(given)
+        shape = run_shape(given, given.objectives[0], config, teacher)
+        print(step_time.profile(config, teacher, shape, given.profile))
+        return
+    if given.compiled:
+        result = compiled(given)
+        print(json.dumps(result["compiled"], indent=1))
+    else:
+        result = count(given) if given.count else timing(given)
+        (show_count if given.count else show_time)(result)
+    records.write(given, result)
 
 
 if __name__ == "__main__":

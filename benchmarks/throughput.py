@@ -256,28 +256,23 @@ def measure(given):
         rows = [row for part in given.parts for row in MEASURES[part](world, given)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    found = {"settings": records.settings(given), "versions": records.versions(), "devices": records.devices()}
-    return found | {"throughput": rows}
+    return {"devices": records.devices(), "throughput": rows}
 
 
 def main():
-    """Measures, prints and writes, or compares."""
-    from class_jax.errors import InputError
-    from class_jax.files import write_json
-
+    """Measures, prints and writes, or compares; returns the exit status."""
     given = parser().parse_args()
-    try:
-        if given.compare:
-            records.compare(*given.compare)
-            return 0
-        result = measure(given)
-        show(result)
-        if given.out is not None:
-            write_json(given.out, result)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return records.exit_status(lambda: run(given))
+
+
+def run(given):
+    """Does what the arguments ask for."""
+    if given.compare:
+        records.compare(*given.compare)
+        return
+    result = measure(given)
+    show(result)
+    records.write(given, result)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ import pytest
 import tiny_run
 from host_processes import free_port, run_hosts
 
-from class_jax import hosts as roll
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.errors import InputError
+from class_jax.hosts import ALONE
+from class_jax.hosts.linked import LOST
+from class_jax.hosts.roll import call_roll
 from class_jax.retrieval.lists import PassageLists
 from class_jax.retrieval.parts import merged, part_of
 from class_jax.training import sharding
@@ -103,7 +105,7 @@ def copied(run, to):
 
 
 def test_a_host_that_is_killed_ends_the_others_with_a_line(killed):
-    assert killed.survivor.status == roll.LOST, killed.survivor.error
+    assert killed.survivor.status == LOST, killed.survivor.error
     assert killed.survivor.said == [GONE.format(1)]
     assert killed.seconds < 30
 
@@ -301,7 +303,7 @@ class TestRoll:
 
         def one(index, count, versions):
             try:
-                return roll.call_roll(index, count, address, timeout, versions)
+                return call_roll(index, count, address, timeout, versions)
             except InputError as error:
                 return str(error)
 
@@ -355,7 +357,7 @@ class TestRoll:
 
     def test_the_port_is_taken(self):
         with socket.create_server(("", 0)) as taken, pytest.raises(InputError, match="can't be listened on"):
-            roll.call_roll(0, 2, f"127.0.0.1:{taken.getsockname()[1]}", 1.0)
+            call_roll(0, 2, f"127.0.0.1:{taken.getsockname()[1]}", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -381,9 +383,9 @@ def test_no_cluster_is_found():
 
 
 def test_one_host_needs_nothing():
-    assert join_hosts(HostConfig()) is roll.ALONE
-    assert roll.ALONE.exchange("x", 3) == [3] and roll.ALONE.first("x", lambda: 4) == 4
-    assert roll.ALONE.stop_after(5, []) is None and roll.ALONE.stop_after(5, ["SIGINT"]) == "SIGINT"
+    assert join_hosts(HostConfig()) is ALONE
+    assert ALONE.exchange("x", 3) == [3] and ALONE.first("x", lambda: 4) == 4
+    assert ALONE.stop_after(5, []) is None and ALONE.stop_after(5, ["SIGINT"]) == "SIGINT"
 
 
 def mesh_of(processes, shape):

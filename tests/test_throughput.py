@@ -1,6 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """benchmarks/throughput.py and records.py: every part is measured on made data, and files are compared by name."""
 
+import argparse
 import json
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from class_jax.errors import InputError
 from class_jax.models import ModelConfig
 from class_jax.planning import flops, sizes
 
@@ -42,7 +44,6 @@ def test_every_part_is_measured(measured):
     assert rows["refresh exact"]["questions_per_second"] == pytest.approx(12 / rows["refresh exact"]["seconds"])
     assert 0 <= rows["feed stage1"]["idle"] < 1
     assert measured["devices"]["platform"] == "cpu"
-    assert "jax" in measured["versions"]
     json.dumps(measured)
 
 
@@ -93,3 +94,21 @@ def test_files_are_compared_by_the_names_of_their_rows(tmp_path, capsys):
     assert "0.500" in printed
     assert "2.500" in printed
     assert "search" not in printed
+
+
+def test_what_is_written_tells_how_it_was_made(tmp_path):
+    given = argparse.Namespace(out=tmp_path / "a.json", batch=4, work=tmp_path, worker=None, compare=None)
+    records.write(given, {"throughput": []})
+    found = json.loads(given.out.read_text())
+    assert found["settings"] == {"batch": 4, "work": str(tmp_path)} and found["throughput"] == []
+    assert "jax" in found["versions"]
+    records.write(argparse.Namespace(out=None), {})
+
+
+def test_bad_input_is_one_line_and_status_2(capsys):
+    def bad():
+        raise InputError("is bad", key="--corpus")
+
+    assert records.exit_status(bad) == 2
+    assert capsys.readouterr().err == "error: --corpus: is bad\n"
+    assert records.exit_status(lambda: None) == 0

@@ -4,13 +4,13 @@
 import hashlib
 import io
 import os
-import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
 
+from class_jax.corpus.sampling import uniform_sample
 from class_jax.errors import InputError
 from class_jax.files import replacing
 
@@ -156,7 +156,7 @@ def train_vocabulary(
       InputError: if there is no text, or too little or too much variety of it for `size`; the message
         names the largest or smallest size possible.
     """
-    sample = _sample(texts, max_texts, seed)
+    sample = uniform_sample(texts, max_texts, seed)
     model = io.BytesIO()
     try:
         if not any(not text.isspace() and text for text in sample):
@@ -182,18 +182,6 @@ def train_vocabulary(
     with replacing(path, "wb") as file:
         file.write(model.getvalue())
     return Vocabulary(model.getvalue(), path)
-
-
-def _sample(texts: Iterable[str], count: int, seed: int) -> list[str]:
-    """Reservoir sampling: every text has the same chance, in one pass over a stream of unknown length."""
-    chance = random.Random(seed)
-    kept: list[str] = []
-    for seen, text in enumerate(texts):
-        if seen < count:
-            kept.append(text)
-        elif (slot := chance.randrange(seen + 1)) < count:
-            kept[slot] = text
-    return kept
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:

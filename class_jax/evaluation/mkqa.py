@@ -116,6 +116,16 @@ def parallel_answers(questions: Iterable[Question]) -> dict[str, dict[str, tuple
     return answers
 
 
+def _check_settings(tokens: Sequence[int], at: Sequence[int], answers_in: str) -> None:
+    for name, numbers in (("tokens", tokens), ("at", at)):
+        if not numbers or min(numbers) < 1:
+            raise InputError(f"must be at least 1, not {list(numbers)}", key=name)
+    known = ("question", "any", *MKQA_LANGUAGES)
+    if answers_in not in known:
+        problem = f"unknown language {answers_in!r}"
+        raise InputError(problem, key="answers_in", remedy=nearest(answers_in, known))
+
+
 def score_mkqa_retrieval(
     questions: Sequence[Question],
     passages: Mapping[str, Sequence[str]],
@@ -149,15 +159,7 @@ def score_mkqa_retrieval(
       InputError: for lists of unknown questions, two questions with one id, budgets or depths below 1, an unknown
         `answers_in`, or a question that has no answers in that language while others have.
     """
-    for name, numbers in (("tokens", tokens), ("at", at)):
-        if not numbers or min(numbers) < 1:
-            raise InputError(f"must be at least 1, not {list(numbers)}", key=name)
-    if answers_in not in ("question", "any", *MKQA_LANGUAGES):
-        raise InputError(
-            f"unknown language {answers_in!r}",
-            key="answers_in",
-            remedy=nearest(answers_in, ("question", "any", *MKQA_LANGUAGES)),
-        )
+    _check_settings(tokens, at, answers_in)
     check_ids(questions, passages)
     parallel = parallel_answers(questions) if parallel is None else parallel
     splitter = get_tokeniser(tokeniser)

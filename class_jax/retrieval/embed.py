@@ -18,7 +18,8 @@ from class_jax.batching import length_batches, power_of_two
 from class_jax.corpus.store import TokenStore
 from class_jax.errors import InputError, nearest
 from class_jax.files import digest_file, read_json, replacing, write_json
-from class_jax.hosts import ALONE, Hosts, refuse_differences
+from class_jax.hosts import ALONE, Hosts
+from class_jax.hosts.differences import refuse_differences
 from class_jax.retrieval.encode import (
     PASSAGE_BUCKETS,
     Encoder,

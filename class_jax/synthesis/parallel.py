@@ -10,7 +10,7 @@ import functools
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -111,9 +111,10 @@ def write_parallel(
         "dictionaries": {language: digest_file(path) for language, path in _dictionaries(config, languages).items()},
         "translator": None if translator is None else translator.fingerprint,
     }
-    build = functools.partial(
-        _build, pairs=work / PAIRS, languages=languages, config=config, translator=translator, progress=progress
+    write = functools.partial(
+        _write, pairs=work / PAIRS, languages=languages, config=config, translator=translator, progress=progress
     )
+    build = functools.partial(_build, write=write)
     return run_stage(work, STAGE, build, inputs=inputs, runner=_ALONE, progress=False, **stage)
 
 
@@ -127,22 +128,10 @@ def _dictionaries(config: ParallelConfig, languages: Sequence[str]) -> dict[str,
     return found
 
 
-def _build(
-    pipeline: "beam.Pipeline",
-    out: Path,
-    *,
-    pairs: Path,
-    languages: list[str],
-    config: ParallelConfig,
-    translator: Translator | None,
-    progress: bool | None,
-) -> None:
+def _build(pipeline: "beam.Pipeline", out: Path, *, write: Callable[..., None]) -> None:
     import apache_beam as beam
 
-    write = functools.partial(
-        _write, out=Path(out), pairs=pairs, languages=languages, config=config, translator=translator, progress=progress
-    )
-    _ = pipeline | "once" >> beam.Create([FILE]) | "write" >> beam.Map(write)
+    _ = pipeline | "once" >> beam.Create([FILE]) | "write" >> beam.Map(functools.partial(write, out=Path(out)))
 
 
 def _write(

@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import logging
 import os
-import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ import gin
 from class_jax.checkpoints.pretrained import save_pretrained
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.corpus.pages import read_pages
+from class_jax.corpus.sampling import uniform_sample
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.files import numbered_lines, replacing
@@ -219,7 +219,8 @@ class Sentences:
         Raises:
           InputError: if there are fewer sentences than a batch holds.
         """
-        chosen = _sample((t for t in texts if _is_long_enough(t, config.min_words)), config.max_sentences, config.seed)
+        long = (text for text in texts if _is_long_enough(text, config.min_words))
+        chosen = uniform_sample(long, config.max_sentences, config.seed)
         encoded = [tokens_of(vocabulary, text, config.max_tokens) for text in chosen]
         if len(encoded) < config.batch_size:
             raise InputError(
@@ -267,17 +268,6 @@ def read_sentences(path: str | os.PathLike) -> Iterator[str]:
 
 def _is_long_enough(text: str, words: int) -> bool:
     return len(text.split()) >= words or (" " not in text.strip() and len(text.strip()) >= 2 * words)
-
-
-def _sample(texts: Iterable[str], count: int, seed: int) -> list[str]:
-    """A uniform sample by reservoir, in one pass."""
-    chance, kept = random.Random(seed), []
-    for seen, text in enumerate(texts):
-        if seen < count:
-            kept.append(text)
-        elif (slot := chance.randrange(seen + 1)) < count:
-            kept[slot] = text
-    return kept
 
 
 def train(model_dir: str, config: SimcseConfig) -> dict[str, float]:

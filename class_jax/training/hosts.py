@@ -17,14 +17,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from class_jax.errors import InputError
-from class_jax.hosts import ALONE, Hosts, call_roll, refuse_differences
+from class_jax.hosts import ALONE, Hosts
+from class_jax.hosts.differences import refuse_differences
+from class_jax.hosts.roll import call_roll
 
 # JAX ends the process of a host that has not been heard of for so long; `class_jax.hosts` notices most ends earlier.
 HEARTBEAT_SECONDS = 25
 _VERSIONS = ("class-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 _SHARED_DISK_SECONDS = 60.0
 
-# Settings that may differ between hosts: where files lie (what they hold is compared, see `data_digests`), and what is
+# Settings that may differ between hosts: where files lie (what they hold is compared, see `data_values`), and what is
 # shown. Of each it is compared whether it is set at all.
 _OWN_TO_A_HOST = {
     "TrainConfig": ("lists", "init_from", "progress"),
