@@ -2,6 +2,7 @@
 """Training state: whole or refused, newest and best kept, bit for bit on any mesh."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -22,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
+from class_jax.checkpoints import state
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.errors import InputError
 
@@ -253,6 +257,40 @@ def test_a_full_disk_is_one_line_and_older_steps_still_restore(tmp_path, target,
         assert checkpoints.steps() == [2]
 
 
+def test_an_unfinished_step_goes_though_writes_still_come(tmp_path):
+    unfinished = tmp_path / "2" / "arrays"
+    unfinished.mkdir(parents=True)
+    stop = time.monotonic() + 0.4
+
+    def write():
+        number = 0
+        while time.monotonic() < stop:
+            number += 1
+            with contextlib.suppress(OSError):
+                unfinished.mkdir(parents=True, exist_ok=True)
+                (unfinished / str(number)).write_bytes(b"late")
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    TrainCheckpoints(tmp_path).close()
+    for writer in writers:
+        writer.join()
+    assert not (tmp_path / "2").exists()
+
+
+def test_what_cannot_be_removed_is_said(tmp_path, caplog, monkeypatch):
+    (tmp_path / "2").mkdir()
+    monkeypatch.setattr(state, "REMOVAL_SECONDS", 0.2)
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "rmtree", refuse)
+    TrainCheckpoints(tmp_path).close()
+    assert "2: could not be removed (" in caplog.text and "delete it" in caplog.text
+
+
+def refuse(folder, missing_ok=False):
+    raise PermissionError(f"not yours: {folder}")
+
+
 def test_what_asyncio_says_later_of_a_failed_save_is_dropped(tmp_path, caplog):
     TrainCheckpoints(tmp_path).close()
     for file in ("/packages/orbax/checkpoint/write.py", "/packages/other/write.py"):
@@ -267,6 +305,7 @@ def test_what_asyncio_says_later_of_a_failed_save_is_dropped(tmp_path, caplog):
 SAVER = """
 import sys
 import jax, numpy as np
+from class_jax.checkpoints import state
 from class_jax.checkpoints.state import TrainCheckpoints
 with TrainCheckpoints(sys.argv[1], keep_last=2) as checkpoints:
     restored = checkpoints.restore({"x": jax.ShapeDtypeStruct((200, 300), np.float32)})
@@ -327,6 +366,7 @@ MESHES = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from class_jax.checkpoints import state
 from class_jax.checkpoints.state import TrainCheckpoints
 
 def place(shape, specs):
@@ -378,6 +418,7 @@ from pathlib import Path
 import jax, numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from class_jax.checkpoints import state
 from class_jax.checkpoints.state import TrainCheckpoints
 
 folder, port, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ T = TypeVar("T")
 FORMAT = 1
 # Each processor core packs or unpacks a chunk at a time: this bounds what that takes beside the array.
 CHUNK_BYTES = 8 << 20
+REMOVAL_SECONDS = 10.0  # how long a failed save's folder is removed again and again
+SETTLING_SECONDS = 0.1  # how long it must stay away
 COMMITTED = "commit_success.txt"  # Orbax writes it last in COMMIT_FILE mode: a folder without it is not whole.
 _COMMIT_FILE = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
 
@@ -452,7 +455,7 @@ class TrainCheckpoints:
         for child in self._folder.iterdir():
             if child.name.isdigit() and not (child / COMMITTED).exists():
                 _log.info("%s: removed, it was never finished", child)
-                child.rmtree()
+                _remove_for_good(child)
 
     @contextlib.contextmanager
     def _removing_unfinished(self) -> Iterator[None]:
@@ -475,6 +478,21 @@ class TrainCheckpoints:
                 file=self._folder / str(step),
                 remedy=f"free some space; {_saved_hint(self.steps())}",
             ) from error
+
+
+def _remove_for_good(folder: epath.Path) -> None:
+    """Removes a folder into which the other writes of a failed save, which nobody can call back, may still come."""
+    end = time.monotonic() + REMOVAL_SECONDS
+    refusal: object = "files keep coming"
+    while time.monotonic() < end:
+        try:
+            folder.rmtree(missing_ok=True)
+        except OSError as error:  # a file came while the folder was being emptied
+            refusal = error
+        time.sleep(SETTLING_SECONDS)
+        if not folder.exists():
+            return
+    _log.warning("%s: could not be removed (%s); it is not whole, delete it", folder, refusal)
 
 
 def _saved_hint(steps: Sequence[int]) -> str:
