@@ -27,6 +27,7 @@ CASES = {
     ),
     "matmul, wider": (functions.matmul, jnp.matmul, ((R, T, D), (D, F))),
     "matmul, narrower": (functions.matmul, jnp.matmul, ((R, T, F), (F, D))),
+    "matmul, few rows": (functions.matmul, jnp.matmul, ((2, 3, F), (F, D))),
     "matmul, one row": (functions.matmul, jnp.matmul, ((F,), (F, D))),
 }
 
@@ -50,6 +51,9 @@ def test_gradients_have_the_types_of_what_they_are_of():
     assert value.dtype == jnp.bfloat16
     assert [one.dtype for one in pull(value)] == [jnp.bfloat16, jnp.float32]
     value, pull = jax.vjp(functions.matmul, x, jnp.ones((D, F), jnp.bfloat16))
+    assert [one.dtype for one in pull(value)] == [jnp.bfloat16, jnp.bfloat16]
+    value, pull = jax.vjp(lambda x, kernel: functions.matmul(x, kernel, jnp.float32), x, jnp.ones((D, F), jnp.bfloat16))
+    assert value.dtype == jnp.float32
     assert [one.dtype for one in pull(value)] == [jnp.bfloat16, jnp.bfloat16]
 
 

@@ -22,6 +22,7 @@ from class_jax.planning.collectives import collectives
 from class_jax.planning.memory import (
     Shape,
     check_mesh,
+    compiled_memory,
     parameters_per_device,
     residual_bytes,
     residuals_per_question,
@@ -30,6 +31,9 @@ from class_jax.planning.memory import (
 from class_jax.planning.plan import Machine, choose, make_plan
 from class_jax.planning.roofline import Assumptions, link_bytes, step_flops, step_time
 from class_jax.planning.sizes import model_config
+from class_jax.training import sharding, step
+from class_jax.training.objectives import ObjectiveConfig
+from class_jax.training.optimiser import OptimiserConfig, make_optimiser
 
 CONFIG = ModelConfig(64, 16, 8, 32, 4, 2, 2, retriever_head=1, dropout_rate=0.0)
 SMALL = Shape("end_to_end", batch=8, passages=3, question_tokens=8, passage_tokens=16, answer_tokens=4)
@@ -110,28 +114,35 @@ def test_residuals_by_hand():
     assert residual_bytes(function, *shapes) == 4 * 3 * 7  # the cosine; the arguments are there anyway
 
 
-def test_planned_memory_is_near_what_the_compiler_takes():
-    """Parameters and moments exactly; what the compiler adds for the gradients and the activations within a factor."""
-    from class_jax.planning.memory import compiled_memory
-    from class_jax.training import sharding
-    from class_jax.training.objectives import ObjectiveConfig
-    from class_jax.training.optimiser import OptimiserConfig, make_optimiser
-    from class_jax.training.step import make_train_step, state_shapes
-
-    shape = dataclasses.replace(SMALL, passages=8, passage_tokens=64)
+def compiled_step(config, passages=8, passage_tokens=64):
+    """Compiled memory of an end-to-end step of 8 questions on one device, and the bytes of its batch."""
     mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
     optimiser = make_optimiser(OptimiserConfig(total_steps=10))
-    step = make_train_step(CONFIG, "end_to_end", ObjectiveConfig(), optimiser, mesh)
+    compiled = step.make_train_step(config, "end_to_end", ObjectiveConfig(), optimiser, mesh)
     integers = lambda *size: jax.ShapeDtypeStruct(size, jnp.int32)  # noqa: E731
-    batch = {"question_ids": integers(8, 8), "question_lengths": integers(8), "passage_ids": integers(8, 8, 64)}
-    batch |= {"passage_lengths": integers(8, 8), "answer_ids": integers(8, 4), "answer_lengths": integers(8)}
+    batch = {"question_ids": integers(8, 8), "question_lengths": integers(8)}
+    batch |= {"passage_ids": integers(8, passages, passage_tokens), "passage_lengths": integers(8, passages)}
+    batch |= {"answer_ids": integers(8, 4), "answer_lengths": integers(8)}
     with jax.set_mesh(mesh):
-        measured = compiled_memory(step.lower(state_shapes(CONFIG, optimiser, mesh), batch).compile())
+        measured = compiled_memory(compiled.lower(step.state_shapes(config, optimiser, mesh), batch).compile())
+    return measured, sum(x.size * 4 for x in batch.values())
+
+
+def test_planned_memory_is_near_what_the_compiler_takes():
+    """Parameters and moments exactly; what the compiler adds for the gradients and the activations within a factor."""
+    shape = dataclasses.replace(SMALL, passages=8, passage_tokens=64)
+    measured, inputs = compiled_step(CONFIG)
     planned = step_memory(CONFIG, shape, ONE, 1, "none", residuals_per_question(CONFIG, shape))
-    inputs = sum(x.size * 4 for x in batch.values())
     assert measured["argument_size"] - inputs == pytest.approx(planned.parameters + planned.moments, rel=0.02)
     temporary = planned.gradients + planned.kept + planned.activations
     assert 0.5 < temporary / measured["temp_size"] < 2
+
+
+def test_zeros_for_the_embeddings_gradient_do_not_lie_there_from_the_start(monkeypatch):
+    config = dataclasses.replace(CONFIG, vocab_size=60_000)
+    ours = compiled_step(config)[0]["temp_size"]
+    monkeypatch.setattr(step, "COMPILER_OPTIONS", {})
+    assert ours + 4 * config.vocab_size * config.d_model < compiled_step(config)[0]["temp_size"]
 
 
 def test_memory_falls_with_micro_batches_and_remat():

@@ -183,7 +183,7 @@ class CLASS(nnx.Module):
     @jax.named_scope("head")
     def logits(self, x: jax.Array) -> jax.Array:
         """[..., D] -> [..., V], float32."""
-        return jnp.matmul(x, self.head.kernel[...].astype(x.dtype), preferred_element_type=jnp.float32)
+        return nn.matmul(x, self.head.kernel[...].astype(x.dtype), jnp.float32)
 
     def _embed(self, ids: jax.Array) -> jax.Array:
         return self.embed.embedding[...][ids].astype(self.config.dtype)

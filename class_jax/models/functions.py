@@ -97,29 +97,39 @@ gated_gelu.defvjp(
 )
 
 
-@jax.custom_vjp
-def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[..., in] x [in, out] -> [..., out], with the kernel's gradient as input^T x gradient.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+    """[..., in] x [in, out] -> [..., out] of type `dtype` (None: that of `x`), its two gradients in the quicker order.
 
     Plain autodiff asks for gradient^T x input: what made the gradient (a GELU's derivative, say) is then computed once
     more, in transposed order.
     """
-    return x @ kernel
+    return jnp.matmul(x, kernel, preferred_element_type=dtype)
 
 
-def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple:
-    return x @ kernel, (x, kernel)
+def _matmul_forward(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype | None) -> tuple:
+    return jnp.matmul(x, kernel, preferred_element_type=dtype), (x, kernel)
 
 
-def _matmul_backward(saved: tuple, gradient: jax.Array) -> tuple:
+def _matmul_backward(dtype: jnp.dtype | None, saved: tuple, gradient: jax.Array) -> tuple:
     x, kernel = saved
     leading = (tuple(range(x.ndim - 1)),) * 2
     # A CPU copies the first factor, transposed. If that is the wider one it is much the slower copy.
     if x.shape[-1] > gradient.shape[-1]:
-        of_kernel = jax.lax.dot_general(gradient, x, (leading, ((), ()))).T
+        of_kernel = _dot(gradient, x, leading, kernel.dtype).T
     else:
-        of_kernel = jax.lax.dot_general(x, gradient, (leading, ((), ())))
-    return gradient @ kernel.T, of_kernel
+        of_kernel = _dot(x, gradient, leading, kernel.dtype)
+    last = (gradient.ndim - 1,), (1,)
+    if math.prod(x.shape[:-1]) < kernel.shape[0]:
+        # Few rows: the kernel first, or a CPU copies all of it, transposed, into the second factor. Without the
+        # barrier the compiler turns the two around again.
+        turned = jax.lax.optimization_barrier(_dot(kernel, gradient, last[::-1], x.dtype))
+        return jnp.moveaxis(turned, 0, -1), of_kernel
+    return _dot(gradient, kernel, last, x.dtype), of_kernel
+
+
+def _dot(left: jax.Array, right: jax.Array, contracted: tuple, dtype: jnp.dtype) -> jax.Array:
+    return jax.lax.dot_general(left, right, (contracted, ((), ())), preferred_element_type=dtype)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
