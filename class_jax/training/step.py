@@ -15,9 +15,11 @@ from class_jax.models.config import ModelConfig
 from class_jax.training import sharding
 from class_jax.training.objectives import OBJECTIVES, Batch, Metrics, ObjectiveConfig, teacher_targets
 
-# By platform. A CPU's compiler orders operations so that as many as possible may run at once: the zeros to which an
-# embedding's gradient is added come first and lie there all the while. In order of memory the step holds half as much.
-COMPILER_OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
+# A CPU's compiler orders operations so that as many as possible may run at once: the zeros to which an embedding's
+# gradient is added come first and lie there all the while. In order of memory the step holds half as much. Not on
+# several devices of one process: in that order two of them may come to their collectives in different orders, and wait
+# for each other for ever.
+SINGLE_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 class TrainState(NamedTuple):
@@ -125,9 +127,10 @@ def make_train_step(
 
     shardings = state_shardings(config, optimiser, mesh)
     teacher_shardings = () if teacher is None else (sharding.param_shardings(teacher, mesh),)
+    single_cpu = mesh.size == 1 and mesh.devices.item().platform == "cpu"
     compiled = jax.jit(
         step,
-        compiler_options=COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
+        compiler_options=SINGLE_CPU_OPTIONS if single_cpu else None,
         in_shardings=(shardings, sharding.batch_sharding(mesh), *teacher_shardings),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
