@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -37,7 +38,7 @@ FORMAT = 1
 # Each processor core packs or unpacks a chunk at a time: this bounds what that takes beside the array.
 CHUNK_BYTES = 8 << 20
 REMOVAL_SECONDS = 10.0  # how long a failed save's folder is removed again and again
-SETTLING_SECONDS = 0.1  # how long it must stay away
+SETTLING_SECONDS = 0.2  # how long it must stay away
 COMMITTED = "commit_success.txt"  # Orbax writes it last in COMMIT_FILE mode: a folder without it is not whole.
 _COMMIT_FILE = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
 
@@ -483,16 +484,18 @@ class TrainCheckpoints:
 def _remove_for_good(folder: epath.Path) -> None:
     """Removes a folder into which the other writes of a failed save, which nobody can call back, may still come."""
     end = time.monotonic() + REMOVAL_SECONDS
-    refusal: object = "files keep coming"
+    problem: object = "files keep coming"
     while time.monotonic() < end:
         try:
             folder.rmtree(missing_ok=True)
-        except OSError as error:  # a file came while the folder was being emptied
-            refusal = error
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # else a file came while the folder was being emptied
+                problem = error
+                break
         time.sleep(SETTLING_SECONDS)
         if not folder.exists():
             return
-    _log.warning("%s: could not be removed (%s); it is not whole, delete it", folder, refusal)
+    _log.warning("%s: could not be removed (%s); it is not whole, delete it", folder, problem)
 
 
 def _saved_hint(steps: Sequence[int]) -> str:

@@ -17,8 +17,7 @@ from class_jax.training.objectives import OBJECTIVES, Batch, Metrics, ObjectiveC
 
 # A CPU's compiler orders operations so that as many as possible may run at once: the zeros to which an embedding's
 # gradient is added come first and lie there all the while. In order of memory the step holds half as much. Not on
-# several devices of one process: in that order two of them may come to their collectives in different orders, and wait
-# for each other for ever.
+# several devices of one process: eight have once stood still with it, two of them in different collectives.
 SINGLE_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
