@@ -47,9 +47,9 @@ def jax_side(folder, shape):
     """Returns a function of a seed that answers one batch: seconds of reading, of decoding, and tokens generated."""
     import jax
 
-    from class_jax import inference
     from class_jax.api import READ_BUCKETS, READ_QUESTION_BUCKETS
     from class_jax.checkpoints.pretrained import load_pretrained
+    from class_jax.models import inference
 
     config, params, _ = load_pretrained(folder)
     params = jax.device_put(params)
@@ -130,23 +130,13 @@ def work(side, folder, shape):
     workers.serve(measured)
 
 
-def model_config(size):
-    """The configuration of gin/models/SIZE.gin."""
-    import gin
-    from class_jax.models.config import ModelConfig
-    from class_jax.training.main import parse
-
-    parse([str(workers.REPOSITORY / "gin" / "models" / f"{size}.gin")], [])
-    own = {"vocab_size": 32000} if size == "tiny" else {}  # the one size that has no vocabulary of its own
-    return gin.get_configurable(ModelConfig)(**own)
-
-
 def write_weights(size, folder):
     """Random weights of a size, as a model's folder; returns the configuration."""
     import jax
 
     from class_jax.checkpoints.pretrained import save_pretrained
     from class_jax.models import param_shapes
+    from class_jax.planning.sizes import model_config
 
     config, rng = model_config(size), np.random.default_rng(0)
 

@@ -22,7 +22,7 @@ from class_jax.checkpoints import huggingface
 from class_jax.checkpoints.configs import config_to_hf
 from class_jax.checkpoints.leaves import LazyArray
 from class_jax.checkpoints.tensor_files import TensorFiles
-from class_jax.files import write_json
+from class_jax.common.files import write_json
 from class_jax.models.config import ModelConfig
 
 VOCAB_SIZE = 250_112  # mT5's

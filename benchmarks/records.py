@@ -81,7 +81,7 @@ def _numbers(name, row):
 
 def write(given, found):
     """Writes what was found, with the settings and what it ran on, where `--out` was given."""
-    from class_jax.files import write_json
+    from class_jax.common.files import write_json
 
     if given.out is not None:
         write_json(given.out, {"settings": settings(given), "versions": versions(), **found})
@@ -104,7 +104,7 @@ def compare(before, after):
     from rich.console import Console
     from rich.table import Table
 
-    from class_jax.files import read_json
+    from class_jax.common.files import read_json
 
     table = Table(title=f"{before.name} -> {after.name}")
     for column in ("", "before", "after", "after/before"):

@@ -10,10 +10,10 @@ hands it to a surrogate loss. Weights, layers, losses and batches are those of `
 import jax
 import jax.numpy as jnp
 
-from class_jax import losses
 from class_jax.models import layers as nn
 from class_jax.models.class_model import Memory, length_mask
-from class_jax.scoring import PADDED
+from class_jax.models.scoring import PADDED
+from class_jax.objectives import losses
 
 ROW = 250
 
@@ -132,7 +132,7 @@ def stage1(model, batch, teacher_scores, teacher_attention, alpha=8.0):
 
     Args:
       model: the student, whose parameters the gradient is of.
-      batch: as for `class_jax.training.objectives.stage1`.
+      batch: as for `class_jax.objectives.objectives.stage1`.
       teacher_scores, teacher_attention: of `teach`.
       alpha: weight of the retriever's losses.
     """

@@ -35,7 +35,7 @@ def side_by_side(encoders):
     """An encoder whose vectors are those of several, one after the other."""
     import jax.numpy as jnp
 
-    from class_jax.retrieval.encode import Encoder
+    from class_jax.models.encode import Encoder
 
     def joined(name):
         def encode(params, ids, lengths):
@@ -49,15 +49,15 @@ def side_by_side(encoders):
 
 def embed_real(arguments):
     """Embeds passages, held-out questions and sample questions; writes `vectors/` and `questions.npz`."""
-    from class_jax import inference
     from class_jax.checkpoints.pretrained import load_pretrained
     from class_jax.corpus.inputs import encode_question
     from class_jax.corpus.store import TokenStore
     from class_jax.corpus.vocabulary import Vocabulary
     from class_jax.demo.real import XQUAD_LANGUAGES, is_training
-    from class_jax.questions import read_xor, read_xquad
+    from class_jax.models import inference
+    from class_jax.models.encode import encode_questions
+    from class_jax.questions.readers import read_xor, read_xquad
     from class_jax.retrieval.embed import EmbedSettings, embed_corpus
-    from class_jax.retrieval.encode import encode_questions
 
     config, params, _ = load_pretrained(arguments.model)
     heads = arguments.head or [config.retriever_head]
@@ -148,7 +148,7 @@ class Faiss:
     def search(self, vectors, mask, k):
         """As `class_jax.retrieval.index.Index.search`."""
         from class_jax.retrieval.rescore import with_stored
-        from class_jax.retrieval.scann_index import ranked_by_tokens
+        from class_jax.retrieval.scann.index import ranked_by_tokens
 
         exact = with_stored(self.store)
         rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
@@ -166,7 +166,7 @@ def opened(kind, arguments, threads):
     """Opens an index, built where it is missing: (index, seconds it took, bytes a vector on the disk)."""
     from class_jax.retrieval.rescore import with_stored
     from class_jax.retrieval.residual import ResidualSettings, build_residual
-    from class_jax.retrieval.scann_kind import build_scann
+    from class_jax.retrieval.scann.kind import build_scann
     from class_jax.retrieval.vectors import ExactIndex, VectorStore
 
     store, out = VectorStore.open(arguments.out / "vectors"), arguments.out

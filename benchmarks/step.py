@@ -54,8 +54,8 @@ def count(given):
     """Counts at full padding and on real lengths."""
     import step_count
 
-    from class_jax.training.objectives import ObjectiveConfig
-    from class_jax.training.packing import Packer
+    from class_jax.objectives.objectives import ObjectiveConfig
+    from class_jax.training.token_slots import Packer
 
     config, teacher = models(given)
     losses = ObjectiveConfig(micro_batches=given.micro_batches)

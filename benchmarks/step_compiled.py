@@ -8,23 +8,23 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from step_count import batch_shapes
 
+from class_jax.distributed import sharding
 from class_jax.models import param_shapes
+from class_jax.objectives.objectives import ObjectiveConfig
 from class_jax.planning.collectives import collectives
 from class_jax.planning.memory import Shape, compiled_memory, residuals_per_question, step_memory
 from class_jax.planning.roofline import link_bytes
-from class_jax.training import sharding
-from class_jax.training.objectives import ObjectiveConfig
-from class_jax.training.optimiser import OptimiserConfig, make_optimiser
+from class_jax.training.optimizer import OptimizerConfig, make_optimizer
 from class_jax.training.step import make_train_step, state_shapes
 
 
 def compile_step(config, teacher, shape):
     """Compiles a step of the given shape (as `step.run_shape`) without allocating its arrays."""
     mesh = sharding.make_mesh(sharding.MeshConfig(**shape["mesh"]))
-    optimiser = make_optimiser(OptimiserConfig(total_steps=1000))
+    optimizer = make_optimizer(OptimizerConfig(total_steps=1000))
     losses = ObjectiveConfig(micro_batches=shape["micro_batches"], score_chunk=shape["score_chunk"])
     taught = shape["objective"] == "stage1"
-    step = make_train_step(config, shape["objective"], losses, optimiser, mesh, teacher=teacher if taught else None)
+    step = make_train_step(config, shape["objective"], losses, optimizer, mesh, teacher=teacher if taught else None)
     lengths = {letter: shape[f"{letter} bucket"] for letter in "QPA"}
     cut = sharding.batch_sharding(mesh)
     batch = {
@@ -36,7 +36,7 @@ def compile_step(config, teacher, shape):
         places = sharding.param_shardings(teacher, mesh)
         others = (jax.tree.map(_matrix, param_shapes(teacher), places),)
     with jax.set_mesh(mesh):
-        return step.lower(state_shapes(config, optimiser, mesh), batch, *others).compile(), mesh
+        return step.lower(state_shapes(config, optimizer, mesh), batch, *others).compile(), mesh
 
 
 def _matrix(like: jax.ShapeDtypeStruct, place: NamedSharding) -> jax.ShapeDtypeStruct:

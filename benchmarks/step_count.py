@@ -14,9 +14,9 @@ import numpy as np
 import reference_layout
 
 from class_jax.models import ModelConfig, merge, model_graph, param_shapes
+from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, teacher_targets
 from class_jax.planning.flops import count_flops
-from class_jax.training.objectives import OBJECTIVES, ObjectiveConfig, teacher_targets
-from class_jax.training.packing import TokenSlots
+from class_jax.training.token_slots import TokenSlots
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # T5 v1.1 large, as ReAtt: what gin/runs/stage1.gin calls the teacher.
@@ -99,14 +99,14 @@ def real_feed(data, folder, objective, batch, passages, vocabulary=None, seed=0,
 
     Questions are XOR-Retrieve's with their English answers (stage 1: the parallel questions, which have none, with
     answers drawn from the same file). A question's passages are drawn at random from those of the dump and of XQuAD:
-    the lengths are what matters here. With a `packer` (`class_jax.training.packing`) tokens are packed.
+    the lengths are what matters here. With a `packer` (`class_jax.training.token_slots`) tokens are packed.
     """
     from class_jax.corpus.store import TokenStore, build_store
     from class_jax.corpus.vocabulary import Vocabulary
     from class_jax.demo import real
-    from class_jax.question_table import QuestionTable
-    from class_jax.questions import read_xor
-    from class_jax.retrieval.lists import PassageLists
+    from class_jax.questions.readers import read_xor
+    from class_jax.questions.table import QuestionTable
+    from class_jax.refresh.lists import PassageLists
     from class_jax.training.feed import Feed, TeacherTexts
 
     folder = Path(folder)

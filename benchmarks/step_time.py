@@ -77,17 +77,17 @@ def jax_side(config, teacher, shape):
     """Our step, on whatever device JAX has: a function of a seed that returns (seconds, loss, processor seconds)."""
     import jax
 
-    from class_jax.training.objectives import ObjectiveConfig
-    from class_jax.training.optimiser import OptimiserConfig, make_optimiser
-    from class_jax.training.sharding import MeshConfig, make_mesh, param_shardings
+    from class_jax.distributed.sharding import MeshConfig, make_mesh, param_shardings
+    from class_jax.objectives.objectives import ObjectiveConfig
+    from class_jax.training.optimizer import OptimizerConfig, make_optimizer
     from class_jax.training.step import init_state, make_train_step
 
     mesh = make_mesh(MeshConfig(**shape["mesh"]))
-    optimiser = make_optimiser(OptimiserConfig(total_steps=1000, learning_rate=0.0))
+    optimizer = make_optimizer(OptimizerConfig(total_steps=1000, learning_rate=0.0))
     taught = shape["objective"] == "stage1"
     losses = ObjectiveConfig(micro_batches=shape["micro_batches"], score_chunk=shape["score_chunk"])
-    step = make_train_step(config, shape["objective"], losses, optimiser, mesh, teacher=teacher if taught else None)
-    state = init_state(config, optimiser, mesh, params=random_params(config, 1))
+    step = make_train_step(config, shape["objective"], losses, optimizer, mesh, teacher=teacher if taught else None)
+    state = init_state(config, optimizer, mesh, params=random_params(config, 1))
     others = ()
     if taught:
         matrices = jax.tree.map(lambda x: x.astype(teacher.dtype), random_params(teacher, 2))
@@ -166,7 +166,7 @@ def summary(config, teacher, shape, found, peak):
     """
     from step_count import batch_shapes, count_ours
 
-    from class_jax.training.objectives import ObjectiveConfig
+    from class_jax.objectives.objectives import ObjectiveConfig
 
     lengths = {letter: shape[f"{letter} bucket"] for letter in "QPA"}
     shapes = batch_shapes(shape["objective"], shape["B"], shape["N"], lengths=lengths)

@@ -46,15 +46,14 @@ def made_words(rng, count, syllables=("ba", "do", "ki", "lu", "me", "no", "pi", 
 
 def make_world(given, folder):
     """Makes the data in `folder` and the model's random weights."""
-    from class_jax import inference
     from class_jax.corpus.passages import Passage, write_passages
     from class_jax.corpus.store import build_store
     from class_jax.corpus.vocabulary import train_vocabulary
-    from class_jax.models import create, split
+    from class_jax.models import create, inference, split
     from class_jax.planning.sizes import model_config
-    from class_jax.question_table import QuestionTable
-    from class_jax.questions import Question
-    from class_jax.retrieval.lists import PassageLists
+    from class_jax.questions.readers import Question
+    from class_jax.questions.table import QuestionTable
+    from class_jax.refresh.lists import PassageLists
 
     rng = np.random.default_rng(given.seed)
     words = np.array(made_words(rng, 4000))
@@ -91,9 +90,9 @@ def encoding(world, given):
     """Encodes the corpus in batches of like length, vectors staying on the device."""
     import jax
 
-    from class_jax.batching import length_batches
+    from class_jax.common.batching import length_batches
+    from class_jax.models.encode import PASSAGE_BUCKETS, embed_passages, padded_batch
     from class_jax.planning.flops import count_flops
-    from class_jax.retrieval.encode import PASSAGE_BUCKETS, embed_passages, padded_batch
 
     store, flops = world.store, []
     batches = []
@@ -128,7 +127,7 @@ def encoding(world, given):
 def feeding(world, given):
     """Makes batches of both stages; and, beside a step of known length, how long the device waits for them."""
     from class_jax.training.feed import Feed, TeacherTexts, prefetch
-    from class_jax.training.packing import Packer
+    from class_jax.training.token_slots import Packer
 
     rows = []
     for stage, objective in ((2, "end_to_end"), (1, "stage1")):
@@ -160,7 +159,7 @@ def idle_share(batches, step_seconds, steps):
 
 def refreshing(world, given):
     """Makes passage lists for all questions: embeds the corpus, searches it, writes the lists."""
-    from class_jax.retrieval.refresh import Refresher
+    from class_jax.refresh.refresher import Refresher
 
     table = world.table
     questions = [table.question_tokens[row] for row in range(len(table))]
@@ -181,8 +180,8 @@ def refreshing(world, given):
 
 def searching(world, given):
     """Searches an embedded corpus, some questions at a time (`benchmarks/retrieval.py` has other indexes)."""
+    from class_jax.models.encode import encode_questions
     from class_jax.retrieval.embed import EmbedSettings, embed_corpus
-    from class_jax.retrieval.encode import encode_questions
     from class_jax.retrieval.index import open_index
 
     table, batch = world.table, given.search_batch

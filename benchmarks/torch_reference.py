@@ -267,7 +267,7 @@ def make_step(config, params, row, learning_rate, teacher=None, teacher_params=N
     decayed = [p for name, p in model.named_parameters() if "_bias" not in name]
     free = [p for name, p in model.named_parameters() if "_bias" in name]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": free, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8)
     other = None if teacher is None else load(Reference(teacher, row), teacher_params)
 
     def prepare(batch):
@@ -279,8 +279,8 @@ def make_step(config, params, row, learning_rate, teacher=None, teacher_params=N
     def step(tensors):
         loss = end_to_end(model, tensors) if other is None else stage1(model, other, tensors)
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return loss
 
     return prepare, step

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from class_jax.api import CLASS, Answer, Searcher
 
-__all__ = ["CLASS", "Answer", "Searcher"]
+__all__ = ["CLASS", "Answer", "Searcher", "__version__"]
+
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -26,18 +26,15 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from class_jax import inference
-from class_jax.batching import bucket_lengths, length_batches, power_of_two
+from class_jax.common.batching import bucket_lengths, length_batches, power_of_two
 from class_jax.corpus.inputs import PREFIXES, normalise_question, question_text
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
+from class_jax.models import inference
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
-from class_jax.retrieval.encode import (
-    Vectors,
-    encode_questions,
-)
+from class_jax.models.encode import Vectors, encode_questions
 from class_jax.retrieval.exact import exact_search
 from class_jax.retrieval.index import Index, check_corpus, check_model, open_index
 
@@ -233,13 +230,14 @@ class CLASS:
         Raises:
           InputError: if the folder is no run, has no whole checkpoint, or its vocabulary is missing.
         """
+        from class_jax.configuration.gin_files import configured
         from class_jax.training import weights
-        from class_jax.training.main import configured
+        from class_jax.training.config import TrainConfig
 
         settings = Path(folder) / "config.gin"
         if not settings.is_file():
             raise InputError("not a training run: it has no config.gin", file=folder, remedy="check the path")
-        run = configured([str(settings)], [])
+        run = configured(TrainConfig, [str(settings)], [])
         opened = _vocabulary(run.data.vocabulary if vocabulary is None else vocabulary)
         params = weights.load_params(str(folder), run.model, vocabulary=opened.fingerprint)
         return cls(_with_dtype(run.model, dtype), params, opened)

@@ -4,7 +4,7 @@
 Nothing is registered on import, and TensorFlow is imported by the first registration, not before.
 """
 
-from tasks.registration import (
+from class_jax.tasks.registration import (
     register_benchmark,
     register_mkqa,
     register_nq,

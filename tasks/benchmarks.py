@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from class_jax import questions as readers
 from class_jax.errors import InputError
-from class_jax.questions import Question
+from class_jax.questions import readers
+from class_jax.questions.readers import Question
 
 
 class _QuestionBuilder(tfds.core.GeneratorBasedBuilder):

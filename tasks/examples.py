@@ -15,7 +15,7 @@ import seqio
 import tensorflow as tf
 
 from class_jax.corpus.inputs import question_text
-from class_jax.questions import Question
+from class_jax.questions.readers import Question
 
 MAX_QUESTION_TOKENS = 50
 MAX_ANSWER_TOKENS = 50

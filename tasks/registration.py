@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-from class_jax import questions as readers
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.questions import Question
+from class_jax.questions import readers
+from class_jax.questions.readers import Question
 
 Reader = Callable[[], Iterable[Question]]
 _registered: dict[str, Any] = {}
@@ -27,7 +27,7 @@ _registered: dict[str, Any] = {}
 def register_stage1(
     name: str = "class_stage1", path: str = gin.REQUIRED, vocabulary_path: str = gin.REQUIRED, exponent: float = 0.5
 ) -> str:
-    """Registers stage-1 pairs (`questions.read_parallel`); see `register` for the rest."""
+    """Registers stage-1 pairs (`readers.read_parallel`); see `register` for the rest."""
     return register(name, {"train": functools.partial(readers.read_parallel, path)}, vocabulary_path, exponent)
 
 
@@ -59,7 +59,7 @@ def register_parallel_lines(
 def register_stage2(
     name: str = "class_stage2", path: str = gin.REQUIRED, vocabulary_path: str = gin.REQUIRED, exponent: float = 0.5
 ) -> str:
-    """Registers stage-2 anchor questions (`questions.read_anchor_questions`); see `register` for the rest."""
+    """Registers stage-2 anchor questions (`readers.read_anchor_questions`); see `register` for the rest."""
     return register(name, {"train": functools.partial(readers.read_anchor_questions, path)}, vocabulary_path, exponent)
 
 
@@ -71,7 +71,7 @@ def register_nq(
     dev_path: str | None = None,
     exponent: float = 0.5,
 ) -> str:
-    """Registers Natural Questions (`questions.read_nq`); see `register` for the rest."""
+    """Registers Natural Questions (`readers.read_nq`); see `register` for the rest."""
     return register(name, _splits(readers.read_nq, path, dev_path), vocabulary_path, exponent)
 
 
@@ -83,7 +83,7 @@ def register_xor(
     dev_path: str | None = None,
     exponent: float = 0.5,
 ) -> str:
-    """Registers XOR-Retrieve or XOR-Full (`questions.read_xor`); see `register` for the rest."""
+    """Registers XOR-Retrieve or XOR-Full (`readers.read_xor`); see `register` for the rest."""
     return register(name, _splits(readers.read_xor, path, dev_path), vocabulary_path, exponent)
 
 
@@ -96,7 +96,7 @@ def register_mkqa(
     keep_unanswerable: bool = False,
     exponent: float = 0.5,
 ) -> str:
-    """Registers MKQA (`questions.read_mkqa`), a benchmark without training data, as split `test`."""
+    """Registers MKQA (`readers.read_mkqa`), a benchmark without training data, as split `test`."""
     read = functools.partial(readers.read_mkqa, path, tuple(languages), keep_unanswerable=keep_unanswerable)
     return register(name, {"test": read}, vocabulary_path, exponent)
 
@@ -121,7 +121,7 @@ def register_benchmark(
     Raises:
       InputError: as `register`; or the benchmark isn't prepared in `data_dir`.
     """
-    from tasks import benchmarks
+    from class_jax.tasks import benchmarks
 
     splits = {
         split: functools.partial(benchmarks.read_benchmark, builder, data_dir, split)
@@ -165,7 +165,7 @@ def register(
                 f"task {name!r} is registered already, with other arguments", key="name", remedy="choose another name"
             )
         return name
-    from tasks import examples
+    from class_jax.tasks import examples
 
     vocabulary_file = Vocabulary.load(vocabulary_path).path
     counts = {split: collections.Counter(q.language for q in read()) for split, read in splits.items()}

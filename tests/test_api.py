@@ -10,12 +10,12 @@ import pytest
 import tiny_run
 from tiny_model import CONFIG, random_params
 
-from class_jax import CLASS, Answer, Searcher, inference
+from class_jax import CLASS, Answer, Searcher
 from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.models import ModelConfig
-from class_jax.retrieval.encode import embed_passages
+from class_jax.models import ModelConfig, inference
+from class_jax.models.encode import embed_passages
 
 QUESTIONS = ["Which river flows through Asla?", "What does the market of Borun sell?", "bridge " * 20, "Falun"]
 SETTINGS = dict(passages=3, languages="en", max_answer_tokens=4, progress=False)

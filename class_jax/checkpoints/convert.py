@@ -23,8 +23,8 @@ from class_jax.checkpoints.configs import config_from_hf
 from class_jax.checkpoints.huggingface import MAX_SHARD_BYTES, VOCABULARY_FILE
 from class_jax.checkpoints.leaves import LazyArray
 from class_jax.checkpoints.tensor_files import TensorFiles
+from class_jax.common.files import read_json, replacing_folder
 from class_jax.errors import InputError, nearest
-from class_jax.files import read_json, replacing_folder
 from class_jax.models.config import ModelConfig
 
 HF, T5X, ORBAX = "hf", "t5x", "orbax"

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from class_jax.common.files import read_json, write_json
 from class_jax.errors import InputError
-from class_jax.files import read_json, write_json
 
 FILE = "digests.json"
 _FORMAT = 1

@@ -22,8 +22,8 @@ from class_jax.checkpoints.differences import differences
 from class_jax.checkpoints.folder_digests import sha256
 from class_jax.checkpoints.leaves import LazyArray, at
 from class_jax.checkpoints.tensor_files import TensorFiles, read_tensors, write_tensors
+from class_jax.common.files import replacing_folder, write_json
 from class_jax.errors import InputError
-from class_jax.files import replacing_folder, write_json
 
 if TYPE_CHECKING:
     from class_jax.models.config import ModelConfig

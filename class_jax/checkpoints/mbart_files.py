@@ -20,9 +20,9 @@ from class_jax.checkpoints.huggingface import MAX_SHARD_BYTES
 from class_jax.checkpoints.leaves import LazyArray
 from class_jax.checkpoints.pretrained import check_replaceable
 from class_jax.checkpoints.tensor_files import TensorFiles, read_tensors, write_tensors
+from class_jax.common.files import read_json, replacing_folder, write_json
 from class_jax.corpus.mbart_vocabulary import VOCABULARY_FILE, MBartVocabulary
 from class_jax.errors import InputError
-from class_jax.files import read_json, replacing_folder, write_json
 from class_jax.models.mbart import POSITION_OFFSET, MBartConfig
 
 Params = dict[str, Any]

@@ -23,8 +23,8 @@ from class_jax.checkpoints.folder_digests import FolderDigests, sha256
 from class_jax.checkpoints.leaves import LazyArray, nested
 from class_jax.checkpoints.state import CHUNK_BYTES, COMMITTED, FORMAT, TrainCheckpoints, seal
 from class_jax.checkpoints.tensor_files import TensorFiles
+from class_jax.common.files import read_json, write_json
 from class_jax.errors import InputError
-from class_jax.files import read_json, write_json
 from class_jax.models.config import ModelConfig
 
 CHECKPOINTS = "checkpoints"

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The whole state of a training run in Orbax: parameters, optimiser, random key, and where the data had got to."""
+"""The whole state of a training run in Orbax: parameters, optimizer, random key, and where the data had got to."""
 
 import contextlib
 import dataclasses
@@ -140,7 +140,7 @@ class TrainCheckpoints:
 
         Args:
           step: newer than all saved steps.
-          arrays: any pytree of arrays (parameters, optimiser state, random keys, typed or raw). With several processes
+          arrays: any pytree of arrays (parameters, optimizer state, random keys, typed or raw). With several processes
             the leaves are global arrays.
           host: what the host must remember, JSON-able: the data iterator's state, the version of the passage lists,
             fingerprints. Process 0's is the one written.

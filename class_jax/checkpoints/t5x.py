@@ -4,7 +4,7 @@
 T5X keeps a matrix as [in, out], the transpose of Hugging Face's, each layer under its own name (`layers_0`, ...: the
 layout of `t5x/examples/t5`, which the public mT5 checkpoints have), and the position bias as [heads, buckets].
 
-Read: the parameters (`target`); the optimiser's state is skipped. Written: what T5X itself saves at step 0, so that its
+Read: the parameters (`target`); the optimizer's state is skipped. Written: what T5X itself saves at step 0, so that its
 trainer takes the folder as it is: the parameters, and Adafactor's state as it starts (all zeros). The dense retriever's
 projections, which T5X's model lacks, stand beside layer B's attention; T5X reads only the names that its model has.
 """
@@ -29,8 +29,8 @@ from class_jax.checkpoints.differences import differences
 from class_jax.checkpoints.folder_digests import FolderDigests, sha256
 from class_jax.checkpoints.leaves import LazyArray, nested
 from class_jax.checkpoints.tensor_files import TensorFiles
+from class_jax.common.files import read_json, write_json
 from class_jax.errors import InputError
-from class_jax.files import read_json, write_json
 from class_jax.models.config import ModelConfig
 
 _log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def _arrays(step: Path, digests: FolderDigests | None) -> dict[str, LazyArray]:
             f"is not the index of a T5X checkpoint ({reason})", file=step / INDEX, remedy="fetch it again"
         ) from error
     if "param_states" in skipped:
-        _log.info("%s: the optimiser's state is skipped", step)
+        _log.info("%s: the optimizer's state is skipped", step)
     return {"/".join(path): _array(step, path, leaf, digests) for path, leaf in _flat(target)}
 
 

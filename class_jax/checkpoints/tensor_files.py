@@ -17,8 +17,8 @@ import safetensors
 
 from class_jax.checkpoints.folder_digests import FolderDigests, as_bytes, pieces
 from class_jax.checkpoints.leaves import LazyArray
+from class_jax.common.files import read_json, write_json
 from class_jax.errors import InputError, nearest
-from class_jax.files import read_json, write_json
 
 _log = logging.getLogger(__name__)
 

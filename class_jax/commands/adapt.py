@@ -11,7 +11,7 @@ from class_jax.errors import InputError
 
 if TYPE_CHECKING:
     from class_jax.evaluation.scores import Scores
-    from class_jax.evaluation.tables import Table
+    from class_jax.reports.tables import Table
     from class_jax.reranking.ranked import RankedList
     from class_jax.reranking.score import Scorer
 
@@ -29,7 +29,7 @@ def rerank_adapt(
     scorer: Annotated[str, typer.Option(help="auto, mbart, mt5 or class")] = "auto",
     top: Annotated[int, typer.Option(help="passages re-ranked", min=1)] = 50,
     weight: Annotated[float, typer.Option(help="of the retriever's score, 0 to 1", min=0, max=1)] = 0.0,
-    steps: Annotated[int, typer.Option(help="of the optimiser", min=1)] = 100,
+    steps: Annotated[int, typer.Option(help="of the optimizer", min=1)] = 100,
     batch: Annotated[int, typer.Option(help="questions of a step", min=1)] = 4,
     negatives: Annotated[int, typer.Option(help="wrong passages of a question, for the contrast", min=1)] = 3,
     learning_rate: Annotated[float, typer.Option(help="at its highest")] = 1e-4,
@@ -45,7 +45,7 @@ def rerank_adapt(
 
     from class_jax.checkpoints.pretrained import check_replaceable
     from class_jax.commands.evaluate import numbers_or_names, positive_numbers
-    from class_jax.files import write_json
+    from class_jax.common.files import write_json
     from class_jax.reranking import adapt as few
     from class_jax.reranking.scorers import load_scorer
 
@@ -132,7 +132,7 @@ def _rerank(
 def adaptation_table(measured: "dict[str, Scores]") -> "Table":
     """Macro averages of each way, and how each differs from zero-shot over all questions (paired tests)."""
     from class_jax.evaluation.significance import paired_bootstrap, paired_t_test
-    from class_jax.evaluation.tables import Column, Table
+    from class_jax.reports.tables import Column, Table
     from class_jax.reranking.rerank import METRICS
 
     columns = [Column("scorer"), *(Column(metric, "macro", percent=True) for metric in METRICS)]
@@ -169,11 +169,11 @@ def question_quality(
     vocabulary: Annotated[str | None, typer.Option(help="SentencePiece model, if not beside the weights")] = None,
 ) -> None:
     """Perplexity and BLEU of questions by language, from passages in the same language and in another one."""
+    from class_jax.common.files import replacing
     from class_jax.corpus.inputs import language_code
     from class_jax.corpus.passages import read_passages
     from class_jax.evaluation.runs import read_relevant
-    from class_jax.files import replacing
-    from class_jax.questions import read_xor
+    from class_jax.questions.readers import read_xor
     from class_jax.reranking import quality
     from class_jax.reranking.ranked import read_passage_languages
     from class_jax.reranking.scorers import load_scorer

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from class_jax.common.files import replacing
+from class_jax.common.work_log import WorkLog
 from class_jax.errors import InputError
-from class_jax.files import replacing
-from class_jax.work_log import WorkLog
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from class_jax.api import CLASS, Answer, Searcher
-    from class_jax.questions import Question
+    from class_jax.questions.readers import Question
 
 # Questions whose answers are kept at once; with an index they are searched together, too.
 _BLOCK = 64
@@ -114,7 +114,7 @@ def answer_file(
       InputError: for a bad question file, a log of another model, corpus or setting, a disk that refuses a write; and
         see `CLASS.answer`.
     """
-    from class_jax.questions import read_xor
+    from class_jax.questions.readers import read_xor
 
     asked = list(read_xor(questions))
     if not asked:

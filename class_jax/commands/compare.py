@@ -28,9 +28,9 @@ def compare(
     Below rankings stands what re-ranking by question generation was published to change, by language.
     """
     form = _form(form, out)
-    from class_jax.evaluation.published import TASKS, changes_table
-    from class_jax.evaluation.published import published as published_rows
-    from class_jax.evaluation.reports import (
+    from class_jax.reports.published import TASKS, changes_table
+    from class_jax.reports.published import published as published_rows
+    from class_jax.reports.reports import (
         check_comparable,
         comparison_table,
         difference_table,

@@ -9,7 +9,7 @@ import typer
 from class_jax.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from class_jax.hosts import Hosts
+    from class_jax.distributed import Hosts
     from class_jax.retrieval.embed import EmbedSettings
 
 _BUILT = ("residual", "scann")
@@ -31,8 +31,8 @@ def embed(
     host_timeout: Annotated[float, typer.Option(help="seconds to wait for all hosts")] = 300.0,
 ) -> None:
     """Embeds a corpus into files; started again after it was stopped, it goes on where it was."""
+    from class_jax.distributed.start import HostConfig, failing_together, join_hosts
     from class_jax.retrieval.embed import EmbedSettings
-    from class_jax.training.hosts import HostConfig, failing_together, join_hosts
 
     hosts = join_hosts(HostConfig(coordinator, processes, process, distributed, host_timeout))
     settings = EmbedSettings(dtype=dtype, batch=batch, part_passages=part_passages)
@@ -50,9 +50,9 @@ def _embed(
     vocabulary: str | None,
     hosts: "Hosts",
 ) -> None:
-    from class_jax import inference
     from class_jax.api import CLASS
     from class_jax.corpus.store import TokenStore
+    from class_jax.models import inference
     from class_jax.retrieval.embed import embed_corpus
 
     loaded = CLASS.from_pretrained(model, vocabulary=vocabulary, dtype=compute)
@@ -104,7 +104,7 @@ def index(
         _add(out, source, sample)
         return
     if kind == "scann":
-        from class_jax.retrieval.scann_kind import build_scann
+        from class_jax.retrieval.scann.kind import build_scann
 
         made = build_scann(source, out)
         typer.echo(f"{out}: {len(made.manifest['shards'])} shards of {source.num_vectors} vectors")
@@ -120,7 +120,7 @@ def index(
 
 def _question_tokens(questions: Path, model: str, vocabulary: str | None, source):  # noqa: ANN001 (types cost imports)
     from class_jax.api import CLASS
-    from class_jax.questions import read_xor
+    from class_jax.questions.readers import read_xor
     from class_jax.retrieval.residual.build import question_tokens
 
     loaded = CLASS.from_pretrained(model, vocabulary=vocabulary)

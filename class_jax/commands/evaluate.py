@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from class_jax.common.files import replacing
 from class_jax.errors import InputError, nearest
-from class_jax.files import replacing
 
 if TYPE_CHECKING:
     from class_jax.evaluation.runs import Ranked
     from class_jax.evaluation.scores import Scores
-    from class_jax.evaluation.tables import Table
-    from class_jax.questions import Question
+    from class_jax.questions.readers import Question
+    from class_jax.reports.tables import Table
 
 TASKS = ("xor-retrieve", "xor-full", "mkqa", "passages")
 _BLOCK = 64
@@ -69,7 +69,7 @@ def evaluate(
     known = name or (predictions or run or Path(model)).stem
     report = _report(task, known, asked, parts, corpus_name or searched, inputs, breakdowns, samples)
     if out is not None:
-        from class_jax.evaluation.reports import write_report
+        from class_jax.reports.reports import write_report
 
         write_report(out, report)
     show(report_tables(report), form)
@@ -94,7 +94,7 @@ def evaluate_files(
       samples: of the bootstrap.
 
     Returns:
-      The report; see `class_jax.evaluation.reports.make_report`.
+      The report; see `class_jax.reports.reports.make_report`.
     """
     _check(task, "table", predictions, run, None, None, relevant)
     from class_jax.evaluation.runs import read_relevant
@@ -119,7 +119,7 @@ def _report(
     breakdowns: dict[str, dict[str, Any]],
     samples: int,
 ) -> dict[str, Any]:
-    from class_jax.evaluation.reports import make_report
+    from class_jax.reports.reports import make_report
 
     files = {key: str(value) for key, value in inputs.items() if value is not None}
     return make_report(
@@ -129,7 +129,7 @@ def _report(
 
 def report_tables(report: Mapping[str, Any]) -> "list[Table]":
     """All tables of a report: its parts, then its breakdowns with the published rows of Tables 7 to 9."""
-    from class_jax.evaluation.reports import breakdown_tables, report_table
+    from class_jax.reports.reports import breakdown_tables, report_table
 
     return [*(report_table(report, part) for part in report["parts"]), *breakdown_tables(report)]
 
@@ -140,7 +140,7 @@ def show(tables: "Sequence[Table]", form: str, out: Path | None = None) -> None:
     Raises:
       InputError: for an unknown form, or if the disk refuses the write.
     """
-    from class_jax.evaluation.tables import FORMS
+    from class_jax.reports.tables import FORMS
 
     if form not in FORMS:
         raise InputError(f"no table can be shown as {form!r}", key="format", remedy=nearest(form, FORMS))
@@ -186,7 +186,7 @@ def _check(
     relevant: Path | None,
 ) -> None:
     """Raises InputError for options that don't go together, before anything long begins."""
-    from class_jax.evaluation.tables import FORMS
+    from class_jax.reports.tables import FORMS
 
     if task not in TASKS:
         raise InputError(f"no task {task!r}", key="TASK", remedy=nearest(task, TASKS))
@@ -215,7 +215,7 @@ def _questions(
     """
     from class_jax.evaluation.mkqa import UNSEEN_LANGUAGES, parallel_answers, read_types
     from class_jax.evaluation.passages import parallel_id
-    from class_jax.questions import read_mkqa, read_xor
+    from class_jax.questions.readers import read_mkqa, read_xor
 
     wanted = None if languages is None else numbers_or_names(languages)
     types = None
@@ -367,8 +367,8 @@ def _break_down(
     tokeniser: str,
 ) -> dict[str, dict[str, Any]]:
     """Averages by kind of question, by title."""
-    from class_jax.evaluation import breakdown
-    from class_jax.questions import read_xor
+    from class_jax.questions.readers import read_xor
+    from class_jax.reports import breakdown
 
     kinds = {
         "numerical answers": (breakdown.numerical_groups(questions), (breakdown.NUMERICAL, breakdown.OTHER)),

@@ -34,7 +34,7 @@ def few_shot(
     """
     from class_jax.evaluation.few_shot import FewShotConfig, answer_few_shot
     from class_jax.evaluation.runs import read_run, with_texts
-    from class_jax.questions import read_xor
+    from class_jax.questions.readers import read_xor
 
     asked = list(read_xor(questions))
     if not asked:
@@ -47,12 +47,12 @@ def few_shot(
     config = FewShotConfig(shots, not mixed, passages, max_tokens=max_tokens, seed=seed)
     answered = list(read_xor(training)) if shots else []
     if local:
-        from class_jax.llm_local import LocalChatModel, LocalModelConfig
+        from class_jax.llm.local import LocalChatModel, LocalModelConfig
 
         chat = LocalChatModel(LocalModelConfig(model, batch_size=batch, dtype=dtype))
         counts = answer_few_shot(asked, ranked.texts, answered, chat, out, config)
     else:
-        from class_jax.llm import ChatClient, EndpointConfig
+        from class_jax.llm.client import ChatClient, EndpointConfig
 
         with ChatClient(EndpointConfig(url, model, concurrency=concurrency), out / "replies.sqlite") as client:
             counts = answer_few_shot(asked, ranked.texts, answered, client, out, config)

@@ -31,7 +31,7 @@ def make_data(
     goes on from there. Counts are shown by stage and written to counts.json. Ends with status 3 if a part of the input
     was damaged: what is left out is counted, and told with its place in rejects-*.tsv beside the pages.
     """
-    from class_jax.corpus.wikipedia import damage
+    from class_jax.corpus.wikipedia.make_corpus import damage
     from class_jax.synthesis import make_data as room
 
     chosen = {"runner": runner, "workers": workers, "options": None if beam is None else tuple(beam)}

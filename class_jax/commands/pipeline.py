@@ -183,7 +183,7 @@ class _Run:
         from class_jax.api import Searcher
         from class_jax.commands.rerank import read_lists
         from class_jax.corpus.inputs import LANGUAGES, language_code
-        from class_jax.questions import read_xor
+        from class_jax.questions.readers import read_xor
         from class_jax.reranking import pipeline, ranked
 
         if self.ranked is not None:
@@ -264,7 +264,7 @@ class _Run:
 
     def _evaluate(self, names: list[str]) -> None:
         from class_jax.commands.evaluate import evaluate_files, report_tables, show
-        from class_jax.evaluation.reports import difference_table, write_report
+        from class_jax.reports.reports import difference_table, write_report
 
         questions = self.folder / QUESTIONS
         reports = []

@@ -34,8 +34,8 @@ def plan(
     """Recommends mesh, micro-batches and remat; tells memory, time and cost of the paper's stages by a roofline."""
     import dataclasses
 
+    from class_jax.common.files import write_json
     from class_jax.errors import InputError, nearest
-    from class_jax.files import write_json
     from class_jax.planning.chips import find_chip
     from class_jax.planning.memory import Shape
     from class_jax.planning.plan import REMAT, Machine, make_plan
@@ -57,8 +57,8 @@ def plan(
 
 
 def _mesh(text: str | None) -> dict[str, int] | None:
+    from class_jax.distributed.sharding import MESH_AXES
     from class_jax.errors import InputError
-    from class_jax.training.sharding import MESH_AXES
 
     if text is None:
         return None

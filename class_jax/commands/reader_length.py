@@ -11,7 +11,7 @@ import typer
 from class_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from class_jax.evaluation.tables import Table
+    from class_jax.reports.tables import Table
 
 NUMERICAL_TITLE = "answers: numerical answers"
 
@@ -29,7 +29,7 @@ def reader_length(
     from class_jax.api import CLASS
     from class_jax.commands.answer import answer_logged
     from class_jax.commands.evaluate import evaluate_files, positive_numbers
-    from class_jax.evaluation.reports import write_report
+    from class_jax.reports.reports import write_report
     from class_jax.reranking.pipeline import Reading, write_questions
     from class_jax.reranking.ranked import read_ranked
 
@@ -71,8 +71,8 @@ def reader_length(
 
 def length_table(rows: list[tuple[str, int, Any, dict[str, Any]]]) -> "Table":
     """One row for each model and length: what was read, macro F1 with its interval, F1 of both kinds of answers."""
-    from class_jax.evaluation.breakdown import NUMERICAL, OTHER
-    from class_jax.evaluation.tables import Column, Table
+    from class_jax.reports.breakdown import NUMERICAL, OTHER
+    from class_jax.reports.tables import Column, Table
 
     columns = [Column("model"), Column("tokens at most", best=None), Column("tokens read", digits=0, best=None)]
     columns += [Column("passages read", best=None), Column("macro F1", percent=True)]

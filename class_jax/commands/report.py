@@ -19,7 +19,7 @@ def report(
 
     The page is a single file without scripts that loads nothing: it can be mailed, and opened without a network.
     """
-    from class_jax.evaluation.html_report import collect, write_html_report
+    from class_jax.reports.html_report import collect, write_html_report
 
     contents = collect(run, evaluation or (), name)
     page = out or (run / "report.html" if run.is_dir() else run.with_name(f"{contents.name}.html"))

@@ -10,7 +10,7 @@ import typer
 from class_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from class_jax.questions import Question
+    from class_jax.questions.readers import Question
     from class_jax.reranking.ranked import OnBad, RankedList
     from class_jax.reranking.rerank import Settings
     from class_jax.reranking.score import Scorer
@@ -173,7 +173,7 @@ def read_lists(
       InputError: see `class_jax.reranking.ranked.read_ranked`.
     """
     from class_jax.corpus.inputs import language_code
-    from class_jax.questions import read_xor
+    from class_jax.questions.readers import read_xor
     from class_jax.reranking import ranked as files
 
     asked: list[Question] | None = None if questions is None else list(read_xor(questions))

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from class_jax.common.files import replacing
 from class_jax.errors import InputError
-from class_jax.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
 
     from class_jax.api import CLASS
     from class_jax.corpus.store import TokenStore
-    from class_jax.questions import Question
-    from class_jax.retrieval.encode import Vectors
+    from class_jax.models.encode import Vectors
+    from class_jax.questions.readers import Question
     from class_jax.retrieval.index import Index
 
 _BLOCK = 64
@@ -69,7 +69,7 @@ def search(
         raise InputError("nowhere to write", key="questions", remedy=f"give one of --{', --'.join(outputs)}")
     from class_jax.api import CLASS
     from class_jax.corpus.store import TokenStore
-    from class_jax.questions import Question, read_xor
+    from class_jax.questions.readers import Question, read_xor
 
     loaded = None if model is None else CLASS.from_pretrained(model, vocabulary=vocabulary)
     corpus = TokenStore.open(store, None if loaded is None else loaded.vocabulary)
@@ -100,7 +100,7 @@ def question_vectors(model: "CLASS | None", questions: "list[Question]", file: P
     Raises:
       InputError: if the file is no such file, or is of other questions.
     """
-    from class_jax.retrieval.encode import Vectors
+    from class_jax.models.encode import Vectors
 
     if file is None:
         embedded = model.encode_questions([q.text for q in questions], [q.language for q in questions])
@@ -200,7 +200,7 @@ def _rescored(
     """Ranks the first `count` hits of each question by the scores of passages embedded anew."""
     import numpy as np
 
-    from class_jax import inference
+    from class_jax.models import inference
     from class_jax.retrieval.rescore import with_model
 
     exact = with_model(inference.encoder(model.config), inference.retriever_params(model.params), store)
@@ -223,8 +223,8 @@ def explanation(model: "CLASS", store: "TokenStore", question: str, passage_id: 
     """
     import numpy as np
 
-    from class_jax import inference
-    from class_jax.retrieval.encode import embed_passages
+    from class_jax.models import inference
+    from class_jax.models.encode import embed_passages
     from class_jax.retrieval.explain import explain
 
     row = store.row(passage_id)

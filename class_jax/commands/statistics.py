@@ -16,11 +16,11 @@ def statistics(
 ) -> None:
     """Counts parallel queries (or other training questions) by language: the paper's Figure 6."""
     from class_jax.commands.evaluate import show
-    from class_jax.evaluation.statistics import by_size, read_counts, statistics_table
+    from class_jax.reports.statistics import by_size, read_counts, statistics_table
 
     counts = read_counts(data)
     if plot is not None:
-        from class_jax.evaluation.plots import plot_bars
+        from class_jax.reports.plots import plot_bars
 
         shown = {name: counts[name] for name in ("queries", "questions") if name in counts} or counts
         order = by_size(next(iter(shown.values())), *shown.values())

@@ -12,10 +12,10 @@ from class_jax.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from class_jax.corpus.passages import Passage
-    from class_jax.questions import Question
+    from class_jax.questions.readers import Question
     from class_jax.reranking.ranked import RankedList
-    from class_jax.translation import Translator
-    from class_jax.translators import Item
+    from class_jax.translation.dictionary import Translator
+    from class_jax.translation.translators import Item
 
 KINDS = ("auto", "questions", "passages", "ctxs")
 SIDES = ("question", "passages")
@@ -62,11 +62,11 @@ def translate(
     }
     job = work(given, **options)
     if endpoint is not None:
-        from class_jax.llm import ChatClient, EndpointConfig
+        from class_jax.llm.client import ChatClient, EndpointConfig
 
         config = EndpointConfig(url=endpoint, model=endpoint_model)
         with ChatClient(config, out.with_name(f"{out.name}.replies.sqlite")) as client:
-            from class_jax.translators import EndpointTranslator
+            from class_jax.translation.translators import EndpointTranslator
 
             count = _run(job, EndpointTranslator(client), out)
     else:
@@ -83,10 +83,10 @@ def _translator(
     model: str | None, dictionaries: Path | None, vocabulary: str | None, beams: int, dtype: str | None
 ) -> "Translator":
     if dictionaries is not None:
-        from class_jax.translation import DictionaryTranslator
+        from class_jax.translation.dictionary import DictionaryTranslator
 
         return DictionaryTranslator(dictionaries)
-    from class_jax.translators import MBartTranslator
+    from class_jax.translation.translators import MBartTranslator
 
     return MBartTranslator.from_pretrained(model, vocabulary=vocabulary, dtype=dtype, beams=beams)
 
@@ -101,7 +101,7 @@ def _codes(text: str | None) -> list[str]:
 def _kind(path: Path) -> str:
     if path.name.endswith((".tsv", ".tsv.gz")):
         return "passages"
-    from class_jax.files import numbered_lines
+    from class_jax.common.files import numbered_lines
 
     line = next((text for _, text in numbered_lines(path) if text.strip()), None)
     if line is None:
@@ -120,7 +120,7 @@ class _Job(Protocol):
 
 
 def _run(job: _Job, translator: "Translator", out: Path) -> int:
-    from class_jax.translators import translate_items
+    from class_jax.translation.translators import translate_items
 
     found = translate_items(translator, job.items, provenance_path(out))
     job.write(out, found)
@@ -131,7 +131,7 @@ class _QuestionJob:
     """Questions with their answers; `fi-7` is question 7 in Finnish."""
 
     def __init__(self, path: Path, *, targets: list[str], source: str | None, answers: bool, keep: bool, side: str):
-        from class_jax.questions import read_xor
+        from class_jax.questions.readers import read_xor
 
         self._all, self._targets, self._keep = list(read_xor(path)), targets, keep
         self._asked = [q for q in self._all if source is None or q.language == source]
@@ -144,7 +144,7 @@ class _QuestionJob:
         return ((q, target) for q in self._asked for target in self._targets if target != q.language)
 
     def _of(self, q: "Question", target: str) -> "list[Item]":
-        from class_jax.translators import Item
+        from class_jax.translation.translators import Item
 
         # Yes and no are labels of the data, and figures are the same everywhere.
         texts = [("question", q.text)]
@@ -154,7 +154,7 @@ class _QuestionJob:
 
     def write(self, out: Path, found: "dict[Item, str]") -> None:
         from class_jax.reranking.pipeline import write_questions
-        from class_jax.translators import Item
+        from class_jax.translation.translators import Item
 
         made = list(self._all) if self._keep else []
         for q, target in self._pairs():
@@ -169,7 +169,7 @@ class _QuestionJob:
 
 
 def _is_translatable(answer: str) -> bool:
-    from class_jax.evaluation.breakdown import answer_type
+    from class_jax.reports.breakdown import answer_type
 
     return bool(answer.strip()) and answer_type([answer]) not in ("yes/no", "year", "number")
 
@@ -179,7 +179,7 @@ class _PassageJob:
 
     def __init__(self, path: Path, *, targets: list[str], source: str, answers: bool, keep: bool, side: str):
         from class_jax.corpus.passages import read_passages
-        from class_jax.translators import Item
+        from class_jax.translation.translators import Item
 
         self._all: list[Passage] = list(read_passages(path))
         self._source, self._targets, self._keep = source, targets, keep
@@ -193,7 +193,7 @@ class _PassageJob:
 
     def write(self, out: Path, found: "dict[Item, str]") -> None:
         from class_jax.corpus.passages import Passage, write_passages
-        from class_jax.translators import Item
+        from class_jax.translation.translators import Item
 
         prefixed = self._keep or len(self._targets) > 1
 
@@ -215,7 +215,7 @@ class _ListJob:
 
     def __init__(self, path: Path, *, targets: list[str], source: str | None, answers: bool, keep: bool, side: str):
         from class_jax.reranking.ranked import read_ranked
-        from class_jax.translators import Item
+        from class_jax.translation.translators import Item
 
         if keep:
             raise InputError("goes with questions and passages", key="keep")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from class_jax.common.files import replacing
 from class_jax.errors import InputError
-from class_jax.files import replacing
 
 COLUMNS = ("id", "text", "title")
 # A passage has about 100 words (3 kB in the widest scripts): a far longer row is a quote that was never closed.

@@ -20,12 +20,20 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from class_jax.corpus.columns import REBUILD, UNSORTED, Column, check_column, hash_ids, map_column, write_id_table
+from class_jax.common.files import read_json, replacing_folder, write_json
 from class_jax.corpus.inputs import encode_passages
+from class_jax.corpus.memmap_columns import (
+    REBUILD,
+    UNSORTED,
+    Column,
+    check_column,
+    hash_ids,
+    map_column,
+    write_id_table,
+)
 from class_jax.corpus.passages import Passage, read_numbered
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.files import read_json, replacing_folder, write_json
 
 FORMAT, VERSION = "class_jax token store", 1
 _STRINGS = ("id", "title", "text")  # columns NAMEs.bin and NAME_offsets.bin

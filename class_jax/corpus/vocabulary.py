@@ -10,9 +10,9 @@ from pathlib import Path
 
 import sentencepiece
 
+from class_jax.common.files import replacing
 from class_jax.corpus.sampling import uniform_sample
 from class_jax.errors import InputError
-from class_jax.files import replacing
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 _HUB_FILE = "spiece.model"

@@ -6,7 +6,7 @@ The sentences are those of `encyclopaedia`. For each language three files, in Wi
     {language}wiki-pages-articles.xml   a page an entity, with links, a heading, an infobox and a category; redirects
     {language}wiki-langlinks.sql        links to the same entity's pages in the other languages
     {language}wiki-page.sql             all titles
-    phrasebook.tsv                      the training questions by sentence, see `class_jax.synthesis.phrasebook`
+    phrasebook.tsv                      the training questions by sentence, see `class_jax.synthesis.stage2.phrasebook`
 
 No sentence links the answer of a held-out question that counts as unseen: no training question can be made of it.
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
+from class_jax.common.files import replacing
 from class_jax.demo.encyclopaedia import (
     ENGLISH,
     LANGUAGES,
@@ -43,8 +44,7 @@ from class_jax.demo.encyclopaedia import (
     thinned,
 )
 from class_jax.errors import InputError, nearest
-from class_jax.files import replacing
-from class_jax.synthesis.phrasebook import HEADER
+from class_jax.synthesis.stage2.phrasebook import HEADER
 
 _HEADINGS = {
     "en": "What others tell",

@@ -9,11 +9,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from class_jax.corpus.pages import read_pages
-from class_jax.demo.encyclopaedia import ENGLISH, LANGUAGES, QUESTION_LANGUAGES, Asked, Fact, Tables, asked_in, held_out
+from class_jax.common.files import numbered_lines, replacing
+from class_jax.corpus.wikipedia.pages import read_pages
+from class_jax.demo.encyclopaedia import (
+    ENGLISH,
+    LANGUAGES,
+    QUESTION_LANGUAGES,
+    Asked,
+    Fact,
+    Tables,
+    asked_in,
+    held_out,
+)
 from class_jax.demo.encyclopaedia_dump import page_ids, told
 from class_jax.errors import InputError
-from class_jax.files import numbered_lines, replacing
 
 
 def write_held_out(tables: Tables, work: str | os.PathLike, folder: str | os.PathLike) -> dict[str, dict[str, int]]:

@@ -17,18 +17,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from class_jax.corpus.dump import passages_from_dump
+from class_jax.common.files import read_json, replacing, write_json
+from class_jax.configuration.gin_files import configured
 from class_jax.corpus.inputs import passage_text, question_text
 from class_jax.corpus.passages import Passage, read_passages, write_passages
 from class_jax.corpus.vocabulary import train_vocabulary
+from class_jax.corpus.wikipedia.dump import passages_from_dump
 from class_jax.demo.run import bm25_scores, first_scores
 from class_jax.errors import InputError
-from class_jax.evaluation.tables import Column, Table
-from class_jax.files import read_json, replacing, write_json
-from class_jax.questions import Question, read_parallel_lines, read_xquad, read_xquad_paragraphs
+from class_jax.questions.readers import Question, read_parallel_lines, read_xquad, read_xquad_paragraphs
+from class_jax.reports.tables import Column, Table
+from class_jax.training.config import TrainConfig
 from class_jax.training.data import open_data
 from class_jax.training.evaluator import Evaluator
-from class_jax.training.main import configured, train_from_gin
+from class_jax.training.main import train_from_gin
 
 PARALLEL_LANGUAGES = ("ar", "bn", "fi", "ja", "ko", "ru", "te")
 XQUAD_LANGUAGES = ("ar", "de", "ru")
@@ -140,11 +142,11 @@ def run(data: Path, out: Path, extra: list[str], console: Console) -> Table:
     console.print(", ".join(f"{name}: {count}" for name, count in read_json(prepared / "counts.json").items()))
     bindings = [f"MODEL_DIR = {str(out)!r}", f"DATA = {str(data)!r}"]
     bindings += [f"{name} = {str(prepared / file)!r}" for name, file in _FILES.items()]
-    file = str(Path(__file__).resolve().parents[2] / "gin" / "runs" / "real_parallel.gin")
+    file = "runs/real_parallel.gin"
     begun = time.monotonic()
     scores = {"after stage 1": train_from_gin([file], [*bindings, *extra])}
     minutes = (time.monotonic() - begun) / 60
-    config = configured([file], [*bindings, *extra])
+    config = configured(TrainConfig, [file], [*bindings, *extra])
     opened = open_data(config.data, config.model)
     evaluator = Evaluator(config.evaluation, config.model, opened.vocabulary, opened.store, opened.languages)
     scores = {"BM25": bm25_scores(evaluator), "untrained": first_scores(out), **scores}

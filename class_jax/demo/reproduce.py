@@ -14,14 +14,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from class_jax.common.files import read_json, replacing, write_json
 from class_jax.demo.encyclopaedia import QUESTION_LANGUAGES
 from class_jax.demo.run import bindings, gin_file, prepare
 from class_jax.errors import InputError, nearest
-from class_jax.evaluation.published import Published, published
-from class_jax.evaluation.tables import Cell, Column, Table
-from class_jax.files import read_json, replacing, write_json
-from class_jax.questions import MASK, read_anchor_questions
-from class_jax.synthesis.anchors import read_anchor_examples
+from class_jax.questions.readers import MASK, read_anchor_questions
+from class_jax.reports.published import Published, published
+from class_jax.reports.tables import Cell, Column, Table
+from class_jax.synthesis.stage2.anchors import read_anchor_examples
 from class_jax.training.main import train_from_gin
 
 SCALES = ("demo",)
@@ -62,7 +62,7 @@ RUNS = {
     "stage2_alone": Run(
         "stage2",
         None,
-        ("loop.TrainConfig.head_from_embedding = None", "optimiser.OptimiserConfig.retriever_rate = 1.0"),
+        ("config.TrainConfig.head_from_embedding = None", "optimizer.OptimizerConfig.retriever_rate = 1.0"),
     ),
 }
 """Runs by name; a run comes after the one that it starts from."""
@@ -180,9 +180,9 @@ def run_bindings(folder: Path, name: str, seed: int, steps: int | None, extra: S
         made.append(f"QUESTIONS = {str(folder / 'data' / CLOZE)!r}")
     # Measured at the end alone, and nothing is written that nobody reads.
     made += [
-        f"loop.TrainConfig.{key}" for key in (f"seed = {seed}", f"evaluate_every = {steps}", "tensorboard = False")
+        f"config.TrainConfig.{key}" for key in (f"seed = {seed}", f"evaluate_every = {steps}", "tensorboard = False")
     ]
-    return [*made, "loop.TrainConfig.evaluate_first = False", *run.settings, *extra]
+    return [*made, "config.TrainConfig.evaluate_first = False", *run.settings, *extra]
 
 
 def cell(folder: Path, name: str, seed: int) -> Path:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from class_jax import inference
+from class_jax.common.files import read_json, write_json
+from class_jax.configuration.gin_files import configured
 from class_jax.corpus.inputs import PREFIXES, passage_text
 from class_jax.corpus.passages import read_passages
 from class_jax.corpus.vocabulary import train_vocabulary
@@ -23,22 +24,22 @@ from class_jax.demo.encyclopaedia import LANGUAGES, QUESTION_LANGUAGES, load_tab
 from class_jax.demo.encyclopaedia_dump import PHRASEBOOK, build_dumps
 from class_jax.demo.held_out import write_held_out
 from class_jax.errors import InputError
-from class_jax.evaluation.curves import plot_curves, read_metrics
-from class_jax.evaluation.tables import Column, Table
-from class_jax.files import read_json, write_json
-from class_jax.questions import Question
+from class_jax.models import inference
+from class_jax.questions.readers import Question
+from class_jax.reports.curves import plot_curves, read_metrics
+from class_jax.reports.tables import Column, Table
 from class_jax.retrieval.bm25 import BM25
 from class_jax.synthesis import make_data
-from class_jax.training import loop, weights
+from class_jax.training import weights
+from class_jax.training.config import TrainConfig
 from class_jax.training.data import open_data
 from class_jax.training.evaluator import Evaluator
-from class_jax.training.main import configured, train_from_gin
+from class_jax.training.main import train_from_gin
 
 ONE_COUNTRY_IN = 2  # half of the encyclopaedia: what a model that starts from nothing can learn in ten minutes
 VOCABULARY_SIZE = 3500
 ASKED_LANGUAGES = ("fi", "ja", "te")
 _STAGES = ("stage1", "stage2")
-_GIN = Path(__file__).resolve().parents[2] / "gin"
 
 
 def paths(folder: Path) -> dict[str, str]:
@@ -69,8 +70,8 @@ def bindings(folder: Path, stage: str) -> list[str]:
 
 
 def gin_file(stage: str) -> str:
-    """The stage's configuration, found beside the package."""
-    return str(_GIN / "runs" / f"demo_{stage}.gin")
+    """The short name of the stage's configuration."""
+    return f"runs/demo_{stage}.gin"
 
 
 def prepare(folder: Path) -> dict:
@@ -87,7 +88,7 @@ def prepare(folder: Path) -> dict:
     build_dumps(dumps, one_country_in=ONE_COUNTRY_IN)
     files = {"DUMPS": dumps, "PHRASEBOOK": dumps / PHRASEBOOK}
     config = make_data.configured(
-        [str(_GIN / "data" / "encyclopaedia.gin")],
+        ["data/encyclopaedia.gin"],
         [f"{name} = {str(path)!r}" for name, path in files.items()],
     )
     made = make_data.make_data(config, data).counts
@@ -137,7 +138,7 @@ def run(folder: Path, extra: list[str], console: Console) -> Table:
         clock.say(f"{stage}: {what}")
         scores[stage] = _stage(folder, stage, extra)
     clock.say("scoring BM25 and the untrained model, asking questions")
-    config = configured([gin_file("stage2")], [*bindings(folder, "stage2"), *extra])
+    config = configured(TrainConfig, [gin_file("stage2")], [*bindings(folder, "stage2"), *extra])
     data = open_data(config.data, config.model)
     evaluator = Evaluator(config.evaluation, config.model, data.vocabulary, data.store, data.languages)
     scores["bm25"] = bm25_scores(evaluator)
@@ -194,7 +195,7 @@ def results(scores: dict[str, dict[str, float]], questions: list[Question]) -> T
     return Table(f"{len(questions)} held-out questions in {len(languages)} languages", columns, rows, notes)
 
 
-def ask(folder: Path, config: loop.TrainConfig, evaluator: Evaluator, console: Console) -> None:
+def ask(folder: Path, config: TrainConfig, evaluator: Evaluator, console: Console) -> None:
     """Answers held-out questions; shows, in each of three languages, the answer it is surest of and what it read."""
     params = weights.load_params(str(folder / "stage2"), config.model)
     retriever = inference.retriever_params(params)

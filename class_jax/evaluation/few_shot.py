@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The few-shot baseline (paper section 4.3, Table 3): a language model, retrieved passages, a few answered questions.
 
-The model is `class_jax.llm.ChatClient` or `class_jax.llm_local.LocalChatModel`. The paper gives no prompt; this one is
+The model is `llm.client.ChatClient` or `llm.local.LocalChatModel`. The paper gives no prompt; this one is
 the project's own, and every prompt is written down with its reply.
 """
 
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from class_jax.common.files import replacing, write_json
 from class_jax.corpus.inputs import LANGUAGES
 from class_jax.errors import InputError
-from class_jax.files import replacing, write_json
-from class_jax.llm import ChatModel, ChatRequest, Failure
-from class_jax.question_selection import sample
-from class_jax.questions import Question
-from class_jax.reply_cache import Reply
+from class_jax.llm.client import ChatModel, ChatRequest, Failure
+from class_jax.llm.reply_cache import Reply
+from class_jax.questions.readers import Question
+from class_jax.questions.selection import sample
 
 _TASK = """\
 Below are questions in {language} with their answers, then passages, then one more question. \

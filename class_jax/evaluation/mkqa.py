@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from class_jax.common.files import replacing_folder
 from class_jax.errors import InputError, nearest
 from class_jax.evaluation.passages import parallel_id
 from class_jax.evaluation.scores import Question, Scores, check_ids
 from class_jax.evaluation.text import JoinedPassages, Tokeniser, get_tokeniser, join_passages, span_answers
 from class_jax.evaluation.xor_retrieve import TOKEN_BUDGETS, metric_name
-from class_jax.files import replacing_folder
-from class_jax.questions import MKQA_LANGUAGES, read_mkqa
+from class_jax.questions.readers import MKQA_LANGUAGES, read_mkqa
 
 UNSEEN_LANGUAGES = (
     *("da", "de", "es", "fr", "he", "hu", "it", "km", "ms", "nl", "no", "pl", "pt", "sv", "th", "tr", "vi"),
@@ -53,7 +53,7 @@ def convert_mkqa(
       The number of questions by language.
 
     Raises:
-      InputError: as `questions.read_mkqa`; if a language has no question; if the disk refuses a write.
+      InputError: as `readers.read_mkqa`; if a language has no question; if the disk refuses a write.
     """
     languages = tuple(dict.fromkeys(languages))
     counts: Counter[str] = Counter()
@@ -89,7 +89,7 @@ def read_types(path: str | os.PathLike) -> dict[str, str]:
     """Reads MKQA's answer types (`entity`, `date`, `number_with_unit`, ...) by `example_id`, from the English answers.
 
     Raises:
-      InputError: as `questions.read_mkqa`, if the file is not MKQA's.
+      InputError: as `readers.read_mkqa`, if the file is not MKQA's.
     """
     for _ in read_mkqa(path, ("en",), keep_unanswerable=True):
         pass  # names file, line and key of the first bad record, so that the reading below can be plain
@@ -107,7 +107,7 @@ def parallel_answers(questions: Iterable[Question]) -> dict[str, dict[str, tuple
     """Returns the answers of the same question in all languages, for `score_mkqa_retrieval`.
 
     Args:
-      questions: MKQA's questions in every language that R^M@N is to count, as `questions.read_mkqa` yields them.
+      questions: MKQA's questions in every language that R^M@N is to count, as `readers.read_mkqa` yields them.
     """
     answers: dict[str, dict[str, tuple[str, ...]]] = {}
     for question in questions:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from class_jax.common.files import replacing
 from class_jax.corpus.passages import Passage
 from class_jax.corpus.store import TokenStore
 from class_jax.errors import InputError
 from class_jax.evaluation.text import get_tokeniser, join_passages, span_answers
-from class_jax.files import replacing
-from class_jax.questions import Question
+from class_jax.questions.readers import Question
 
 
 def write_trec(

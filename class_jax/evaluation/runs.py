@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from class_jax.common.files import numbered_lines
 from class_jax.errors import InputError
 from class_jax.evaluation.predictions import json_entries
 from class_jax.evaluation.scores import Question, unknown_id
-from class_jax.files import numbered_lines
 
 _ID_KEYS = ("id", "q_id", "question_id")
 _SHAPE = 'write [{"id": "question id", "ctxs": [{"id": "passage id", "text": "..."}, ...]}, ...]'

@@ -11,7 +11,7 @@ from class_jax.errors import InputError
 
 
 class Question(Protocol):
-    """What the metrics need to know of a question; `class_jax.questions.Question` is one."""
+    """What the metrics need to know of a question; `class_jax.questions.readers.Question` is one."""
 
     id: str
     text: str

@@ -3,7 +3,7 @@
 
 Projections and feed-forward layers work token by token: they run on packed tokens, so padding costs nothing there.
 Attention alone needs rows. Shapes are fixed when a step is compiled, so the number of slots for tokens is chosen before
-(`class_jax.training.packing`) and some slots are left over.
+(`class_jax.training.token_slots`) and some slots are left over.
 
 Rows are packed in G groups of equally many rows: those of one device are a group, so that no token moves to another.
 Axes: G groups, R rows of a group, T tokens of a row with padding, C slots of a group.

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from class_jax.distributed.sharding import MESH_AXES, RULES
 from class_jax.errors import InputError
 from class_jax.models.class_model import Encoded, merge, model_graph, param_axes, param_shapes
 from class_jax.models.config import ModelConfig
-from class_jax.training.sharding import MESH_AXES, RULES
 
 
 @dataclasses.dataclass(frozen=True)

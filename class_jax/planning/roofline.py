@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from class_jax.models.class_model import merge, model_graph, param_shapes
 from class_jax.models.config import ModelConfig
+from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, teacher_targets
 from class_jax.planning.chips import Chip
 from class_jax.planning.flops import Flops, count_flops
 from class_jax.planning.memory import Shape, parameters_per_device
-from class_jax.training.objectives import OBJECTIVES, ObjectiveConfig, teacher_targets
 
 
 @dataclasses.dataclass(frozen=True)

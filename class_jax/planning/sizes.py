@@ -1,12 +1,8 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The model sizes of `gin/models`, as configurations."""
 
-from pathlib import Path
-
 from class_jax.errors import InputError, nearest
 from class_jax.models.config import ModelConfig
-
-MODELS = Path(__file__).resolve().parents[2] / "gin" / "models"
 
 
 def model_config(size: str) -> ModelConfig:
@@ -16,15 +12,13 @@ def model_config(size: str) -> ModelConfig:
       InputError: for a size that has no file.
     """
     import gin
-    from class_jax.training.main import parse
+    from class_jax.configuration.gin_files import configured, gin_files
 
-    known = sorted(file.stem for file in MODELS.glob("*.gin"))
+    known = [file.removeprefix("models/").removesuffix(".gin") for file in gin_files("models")]
     if size not in known:
         raise InputError(f"unknown size {size!r}", key="size", remedy=nearest(size, known))
+    own = ["ModelConfig.vocab_size = 32000"] if size == "tiny" else []
     with gin.unlock_config():
-        gin.clear_config()
-        parse([str(MODELS / f"{size}.gin")], [])
-        own = {"vocab_size": 32000} if size == "tiny" else {}
-        config = gin.get_configurable(ModelConfig)(**own)
+        config = configured(ModelConfig, [f"models/{size}.gin"], own)
         gin.clear_config()
     return config

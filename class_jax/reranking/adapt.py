@@ -17,7 +17,7 @@ import optax
 from class_jax.errors import InputError, nearest
 from class_jax.reranking.ranked import Candidate, RankedList
 from class_jax.reranking.score import Scorer, Source
-from class_jax.training.optimiser import OptimiserConfig, schedule
+from class_jax.training.optimizer import OptimizerConfig, schedule
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class AdaptConfig:
     Attributes:
       objective: "likelihood": the mean log-probability of a question's tokens given its right passage is raised;
         "contrastive": that of the right passage against those of the negatives, by a softmax over the N scores.
-      steps: of the optimiser.
+      steps: of the optimizer.
       batch: questions of a step.
       negatives: wrong passages of a question, N - 1; for the contrastive objective.
       temperature: the scores are divided by it before the softmax.
@@ -125,9 +125,9 @@ def adapt(
     """
     sources = 1 + config.negatives if config.objective == "contrastive" else 1
     tokens, forward = _tokens(scorer, pairs, sources), scorer.forward()
-    optimiser = optax.chain(
+    optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adam(schedule(OptimiserConfig(config.steps, config.learning_rate))),
+        optax.adam(schedule(OptimizerConfig(config.steps, config.learning_rate))),
     )
 
     def loss(params: Any, batch: _Tokens) -> jax.Array:
@@ -143,11 +143,11 @@ def adapt(
     @jax.jit
     def step(params: Any, state: Any, batch: _Tokens) -> tuple[Any, Any, jax.Array]:
         value, gradients = jax.value_and_grad(loss)(params, batch)
-        updates, state = optimiser.update(gradients, state, params)
+        updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, value
 
     params, losses = scorer.params, []
-    state = optimiser.init(params)
+    state = optimizer.init(params)
     order = _order(len(pairs), config)
     for i, members in enumerate(order):
         params, state, value = step(params, state, _Tokens(*(x[members] for x in tokens)))

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from class_jax.batching import power_of_two
+from class_jax.common.batching import power_of_two
+from class_jax.common.files import digest_file, read_json, replacing, write_json
 from class_jax.corpus.passages import Passage, write_passages
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.errors import InputError
-from class_jax.files import digest_file, read_json, replacing, write_json
-from class_jax.questions import Question
+from class_jax.questions.readers import Question
 from class_jax.reranking.ranked import Candidate, RankedList
 
 if TYPE_CHECKING:

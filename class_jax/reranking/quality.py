@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from class_jax.batching import SOURCE_BUCKETS, buckets_within, length_batches, power_of_two
+from class_jax.common.batching import SOURCE_BUCKETS, buckets_within, length_batches, power_of_two
 from class_jax.corpus.passages import Passage
 from class_jax.errors import InputError
-from class_jax.evaluation.tables import Column, Table
-from class_jax.questions import Question
+from class_jax.questions.readers import Question
+from class_jax.reports.tables import Column, Table
 from class_jax.reranking.score import Scorer, Source, score_pairs
 
 # Scripts that put no blanks between words: BLEU counts their characters.

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from class_jax.common.files import numbered_lines, read_json, replacing
 from class_jax.corpus.inputs import LANGUAGES
 from class_jax.corpus.passages import Passage, read_passages
 from class_jax.errors import InputError, nearest
 from class_jax.evaluation import run_writers as results
-from class_jax.files import numbered_lines, read_json, replacing
-from class_jax.questions import Question
+from class_jax.questions.readers import Question
 
 FORMATS = ("ctxs", "trec", "xor")
 OnBad = Callable[[InputError], None]

@@ -14,16 +14,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from class_jax.common.files import read_json, write_json
+from class_jax.common.work_log import WorkLog
 from class_jax.errors import InputError, nearest
 from class_jax.evaluation.passages import first_ranks
 from class_jax.evaluation.scores import Scores
 from class_jax.evaluation.significance import paired_bootstrap, paired_t_test
-from class_jax.evaluation.tables import Column, Table
 from class_jax.evaluation.text import get_tokeniser, join_passages, span_answers
-from class_jax.files import read_json, write_json
+from class_jax.reports.tables import Column, Table
 from class_jax.reranking.ranked import OnBad, RankedList, refuse
 from class_jax.reranking.score import Scorer, Source, score_pairs
-from class_jax.work_log import WorkLog
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from class_jax.batching import SOURCE_BUCKETS, buckets_within, length_batches, power_of_two
+from class_jax.common.batching import SOURCE_BUCKETS, buckets_within, length_batches, power_of_two
 from class_jax.errors import InputError
 
 TARGET_BUCKETS = (16, 24, 32, 48, 64)

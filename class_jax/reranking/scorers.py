@@ -91,7 +91,7 @@ def load_scorer(
 
 def _kind(model: str | os.PathLike) -> str:
     from class_jax.checkpoints.hub import local_folder
-    from class_jax.files import read_json
+    from class_jax.common.files import read_json
 
     folder = Path(local_folder(model))
     if (folder / "config.gin").is_file() or not (folder / "config.json").is_file():

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from class_jax.common.files import digest_file, read_json, replacing_folder, write_json
 from class_jax.errors import InputError
-from class_jax.files import digest_file, read_json, replacing_folder, write_json
 
 FORMAT = 1
 _INSTALL = "pip install 'class-jax[retrieval]'"

@@ -14,19 +14,13 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from class_jax.batching import length_batches, power_of_two
+from class_jax.common.batching import length_batches, power_of_two
+from class_jax.common.files import digest_file, read_json, replacing, write_json
 from class_jax.corpus.store import TokenStore
+from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed.agreement import refuse_differences
 from class_jax.errors import InputError, nearest
-from class_jax.files import digest_file, read_json, replacing, write_json
-from class_jax.hosts import ALONE, Hosts
-from class_jax.hosts.differences import refuse_differences
-from class_jax.retrieval.encode import (
-    PASSAGE_BUCKETS,
-    Encoder,
-    Params,
-    embed_passages,
-    padded_batch,
-)
+from class_jax.models.encode import PASSAGE_BUCKETS, Encoder, Params, embed_passages, padded_batch
 from class_jax.retrieval.index import MANIFEST, clear_unfinished, file_entry, read_manifest, write_manifest
 from class_jax.retrieval.vectors import DTYPES, VectorStore
 
@@ -72,14 +66,14 @@ def embed_corpus(
     """Embeds every passage of a token store, or goes on with what a killed run left in `folder`.
 
     Passages of like length are encoded together. A batch lies over all devices of a host; hosts take parts in turn
-    (`class_jax.training.hosts.join_hosts` first, and a folder that all of them see), and host 0 writes the manifest.
+    (`class_jax.distributed.start.join_hosts` first, and a folder that all of them see), and host 0 writes the manifest.
 
     Args:
       encoder: the model's retriever.
       params: its parameters.
       store: the corpus.
       folder: where the vectors go.
-      model: `class_jax.inference.retriever_fingerprint` of the weights.
+      model: `class_jax.models.inference.retriever_fingerprint` of the weights.
       settings: None takes the defaults.
       progress: True shows a bar with passages a second and the time left, None on a terminal only.
       hosts: those that share the work.

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from class_jax.batching import bucket_lengths, length_batches, power_of_two
+from class_jax.common.batching import bucket_lengths, length_batches, power_of_two
 from class_jax.errors import InputError
-from class_jax.retrieval.encode import (
+from class_jax.models.encode import (
     PASSAGE_BUCKETS,
     QUESTION_BUCKETS,
     Encoder,

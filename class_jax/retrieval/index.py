@@ -18,8 +18,8 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
+from class_jax.common.files import digest_file, read_json, replacing, write_json
 from class_jax.errors import InputError, nearest
-from class_jax.files import digest_file, read_json, replacing, write_json
 
 FORMAT, VERSION = "class_jax index", 1
 MANIFEST = "manifest.json"
@@ -29,7 +29,7 @@ RETRIEVERS = ("multi_vector", "dense")
 KINDS = {
     "exact": ("class_jax.retrieval.vectors", "ExactIndex"),
     "residual": ("class_jax.retrieval.residual", "ResidualIndex"),
-    "scann": ("class_jax.retrieval.scann_kind", "ScannKind"),
+    "scann": ("class_jax.retrieval.scann.kind", "ScannKind"),
 }
 _IDENTITY = ("kind", "retriever", "model", "corpus", "vocabulary", "passages", "width")
 
@@ -41,7 +41,7 @@ class Index(Protocol):
     Attributes:
       kind: one of `KINDS`.
       retriever: "multi_vector" or "dense".
-      model: `class_jax.inference.retriever_fingerprint` of the weights that made the vectors.
+      model: `class_jax.models.inference.retriever_fingerprint` of the weights that made the vectors.
       corpus: `TokenStore.fingerprint`.
       num_passages: M, deleted ones included.
     """
@@ -126,7 +126,7 @@ def check_model(index: Index, fingerprint: str, allow_other: bool = False) -> No
 
     Args:
       index: the index.
-      fingerprint: `class_jax.inference.retriever_fingerprint` of the weights in use.
+      fingerprint: `class_jax.models.inference.retriever_fingerprint` of the weights in use.
       allow_other: accept other weights (scores then mean little; for experiments with stale indexes).
 
     Raises:

@@ -10,16 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from class_jax import scoring
-from class_jax.batching import length_batches, power_of_two
-from class_jax.retrieval.encode import (
-    PASSAGE_BUCKETS,
-    Encoder,
-    Params,
-    Tokens,
-    embed_passages,
-    padded_batch,
-)
+from class_jax.common.batching import length_batches, power_of_two
+from class_jax.models import scoring
+from class_jax.models.encode import PASSAGE_BUCKETS, Encoder, Params, Tokens, embed_passages, padded_batch
 from class_jax.retrieval.vectors import VectorStore
 
 # (question vectors [Q, K], candidate rows [N]) -> exact scores [N]

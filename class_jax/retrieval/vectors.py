@@ -26,10 +26,10 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from class_jax import scoring
-from class_jax.batching import length_batches, power_of_two
+from class_jax.common.batching import length_batches, power_of_two
 from class_jax.errors import InputError
-from class_jax.retrieval.encode import PASSAGE_BUCKETS
+from class_jax.models import scoring
+from class_jax.models.encode import PASSAGE_BUCKETS
 from class_jax.retrieval.index import (
     REBUILD,
     check_files,

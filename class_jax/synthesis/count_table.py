@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from class_jax.corpus.wikipedia import REJECTED
+from class_jax.corpus.wikipedia.rejects import REJECTED
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -18,19 +18,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gin
-from class_jax.corpus.stages import RECORD, RunnerConfig, stage_record
-from class_jax.corpus.wikipedia import CorpusConfig, WikiFiles, damage, make_corpus
+from class_jax.common.files import replacing, write_json
+from class_jax.configuration import gin_files
+from class_jax.corpus.wikipedia.make_corpus import CorpusConfig, WikiFiles, damage, make_corpus
 from class_jax.errors import InputError, nearest
-from class_jax.files import replacing, write_json
-from class_jax.llm import ChatClient, EndpointConfig
-from class_jax.synthesis import anchors, pairs, parallel, stage2
-from class_jax.synthesis.anchors import AnchorConfig
-from class_jax.synthesis.pairs import MiningConfig
-from class_jax.synthesis.parallel import ParallelConfig
-from class_jax.synthesis.stage2 import QuestionConfig
-from class_jax.synthesis.teacher_lists import LISTS_STAGE, write_lists
+from class_jax.llm.client import ChatClient, EndpointConfig
+from class_jax.pipelines.runner import RunnerConfig
+from class_jax.pipelines.stages import RECORD, stage_record
+from class_jax.synthesis.stage1 import pairs, parallel
+from class_jax.synthesis.stage1.pairs import MiningConfig
+from class_jax.synthesis.stage1.parallel import ParallelConfig
+from class_jax.synthesis.stage1.teacher_lists import LISTS_STAGE, write_lists
+from class_jax.synthesis.stage2 import anchors, questions
+from class_jax.synthesis.stage2.anchors import AnchorConfig
+from class_jax.synthesis.stage2.questions import QuestionConfig
 from class_jax.training.teacher import Bm25TeacherConfig, ModelTeacherConfig
-from class_jax.translation import DictionaryTranslator, Translator
+from class_jax.translation.dictionary import DictionaryTranslator, Translator
 
 COUNTS = "counts.json"
 _REPLIES = "translations.sqlite"
@@ -61,7 +64,7 @@ class TranslatorConfig:
         if self.dictionaries is not None:
             yield DictionaryTranslator(self.dictionaries)
             return
-        from class_jax.translators import EndpointTranslator, MBartTranslator
+        from class_jax.translation.translators import EndpointTranslator, MBartTranslator
 
         if self.endpoint is None:
             yield MBartTranslator.from_pretrained(self.model)
@@ -198,10 +201,10 @@ def _anchors(config: MakeDataConfig, out: Path, progress: bool | None, force: bo
 def _questions(
     config: MakeDataConfig, out: Path, progress: bool | None, force: bool
 ) -> Mapping[str, Mapping[str, int]]:
-    made = stage2.make_questions(out, config.questions, config.runner, progress, force=force)
-    prompted = config.questions.transformer not in stage2.OFFLINE and config.questions.meta_examples is None
-    meta = {stage2.META_STAGE: stage_record(out / stage2.META_STAGE)["counts"]} if prompted else {}
-    return {**meta, stage2.STAGE: made}
+    made = questions.make_questions(out, config.questions, config.runner, progress, force=force)
+    prompted = config.questions.transformer not in questions.OFFLINE and config.questions.meta_examples is None
+    meta = {questions.META_STAGE: stage_record(out / questions.META_STAGE)["counts"]} if prompted else {}
+    return {**meta, questions.STAGE: made}
 
 
 STEPS: tuple[tuple[str, Step], ...] = (
@@ -280,16 +283,7 @@ def configured(
     Raises:
       InputError: naming the file and line at fault.
     """
-    from class_jax.training.gin_errors import explained
-    from class_jax.training.main import parse
-
-    parse(files, bindings)
-    try:
-        config = gin.get_configurable(MakeDataConfig)()
-    except (RuntimeError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise explained(error, files) from error
+    config = gin_files.configured(MakeDataConfig, files, bindings)
     chosen = {name: value for name, value in (runner or {}).items() if value is not None}
     return replace(config, runner=replace(config.runner, **chosen)) if chosen else config
 

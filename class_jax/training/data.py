@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from class_jax.common.files import numbered_lines
 from class_jax.corpus.inputs import language_code
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
+from class_jax.distributed import ALONE, Hosts
 from class_jax.errors import InputError
-from class_jax.files import numbered_lines
-from class_jax.hosts import ALONE, Hosts
 from class_jax.models.config import ModelConfig
-from class_jax.question_table import QuestionTable
-from class_jax.questions import Question
-from class_jax.retrieval.spaces import Allowed, in_languages
+from class_jax.questions.readers import Question
+from class_jax.questions.table import QuestionTable
+from class_jax.retrieval.filters import Allowed, in_languages
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class DataConfig:
     Attributes:
       vocabulary: a SentencePiece model, by path or hub id.
       store: folder of the token store; built from `passages` where it is missing.
-      questions: training questions, as a reader of `class_jax.questions` yields them (several readers as a list), or
+      questions: training questions, as `class_jax.questions.readers` yields them (several readers as a list), or
         the name of a seqio task or mixture.
       passages: the public passage TSV.
       passage_languages: TSV `id, language` (more columns are ignored), for corpora of several languages.
@@ -60,7 +60,7 @@ class TrainingData(NamedTuple):
       store: the passages.
       table: the training questions.
       languages: language code of each passage [M], or None where not given.
-      allowed: passages that training may retrieve; see `class_jax.retrieval.spaces`.
+      allowed: passages that training may retrieve; see `class_jax.retrieval.filters`.
     """
 
     vocabulary: Vocabulary

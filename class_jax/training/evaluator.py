@@ -10,25 +10,25 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from class_jax import inference
+from class_jax.common.files import numbered_lines
 from class_jax.corpus import inputs
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
+from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed.placing import all_hosts
+from class_jax.distributed.sharding import batch_sharding
 from class_jax.errors import InputError
 from class_jax.evaluation.passages import evaluate_passages
 from class_jax.evaluation.xor_full import evaluate_answers
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
-from class_jax.files import numbered_lines
-from class_jax.hosts import ALONE, Hosts
+from class_jax.models import inference
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
-from class_jax.questions import Question
-from class_jax.retrieval.encode import allowed_rows, check_enough
+from class_jax.models.encode import allowed_rows, check_enough
+from class_jax.questions.readers import Question
 from class_jax.retrieval.exact import exact_search
-from class_jax.retrieval.parts import merged, part_of
-from class_jax.retrieval.spaces import Allowed, SearchSpaces, in_languages
-from class_jax.training.placing import all_hosts
-from class_jax.training.sharding import batch_sharding
+from class_jax.retrieval.filters import Allowed, SearchSpaces, in_languages
+from class_jax.retrieval.shards import merged, part_of
 
 _QUESTION_BUCKETS = (16, 32, 50)
 
@@ -38,7 +38,7 @@ class EvaluationConfig:
     """What is measured on held-out questions.
 
     Attributes:
-      questions: as a reader of `class_jax.questions` yields them.
+      questions: as a reader of `class_jax.questions.readers` yields them.
       gold: JSON lines `{"id", "passages": [ids], ...}`: passages that answer each question; gives R@k by passage id.
       gold_key: the entry of those lines to use.
       retrieve_languages: languages of the passages that R@k and R@n tokens search (("en",) as in XOR-Retrieve); None

@@ -18,15 +18,15 @@ import numpy as np
 
 from class_jax.corpus.inputs import encode_question
 from class_jax.errors import InputError
-from class_jax.question_table import QuestionTable, Ragged
+from class_jax.questions.table import QuestionTable, Ragged
 from class_jax.training.noise import add_noise
 from class_jax.training.sampler import LanguageSampler, counter_rng
 
 if TYPE_CHECKING:
     from class_jax.corpus.store import TokenStore
     from class_jax.corpus.vocabulary import Vocabulary
-    from class_jax.retrieval.lists import PassageLists
-    from class_jax.training.packing import Packer, TokenSlots
+    from class_jax.refresh.lists import PassageLists
+    from class_jax.training.token_slots import Packer, TokenSlots
 
 _ANSWER_STREAM = 2
 _NOISE_STREAM = 3
@@ -84,14 +84,14 @@ class Feed:
     Args:
       table: the questions.
       store: the passages (`class_jax.corpus.store.TokenStore`).
-      lists: ranked passage rows of every question (`class_jax.retrieval.lists.PassageLists`), or None
+      lists: ranked passage rows of every question (`class_jax.refresh.lists.PassageLists`), or None
         until `set_lists`.
       batch_size: questions a step over all hosts, B (in stage 1: parallel pairs).
       num_passages: passages per question, N.
       seed: of the question order and of the choice among a question's answers.
       stage: 1 for distillation on parallel pairs, 2 for end-to-end training (stage 2 and fine-tuning).
       host_index: this host; it gets the `host_index`-th of `host_count` equal slices of every array.
-      host_count: number of hosts that read different slices; see `class_jax.training.sharding.host_share`.
+      host_count: number of hosts that read different slices; see `class_jax.distributed.sharding.host_share`.
       question_buckets: lengths that Q may take, ascending; likewise the other two for P and A. A batch takes
         the smallest that holds it on all hosts, so that all hosts agree on shapes and few are compiled.
       teacher: scores passages for the English questions of stage 1; None where the teacher is a model.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from class_jax.common.files import replacing
 from class_jax.errors import InputError
-from class_jax.files import replacing
 
 _log = logging.getLogger(__name__)
 _FREE = "free some space; the same command goes on from the last checkpoint"

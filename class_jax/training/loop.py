@@ -1,7 +1,6 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The training loop: feed, step, refresh, evaluation, checkpoints. Configured by gin; see `gin/runs`."""
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable
@@ -10,22 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from class_jax import inference
 from class_jax.checkpoints.pretrained import save_pretrained
 from class_jax.checkpoints.state import TrainCheckpoints
-from class_jax.errors import InputError
-from class_jax.hosts import ALONE, Hosts
-from class_jax.models.class_model import Params
-from class_jax.models.config import ModelConfig
-from class_jax.retrieval.bm25 import BM25
-from class_jax.retrieval.lists import PassageLists
-from class_jax.retrieval.refresh import Refresher
-from class_jax.training import weights
-from class_jax.training.checks import check_batch_size, check_teacher
-from class_jax.training.data import DataConfig, TrainingData, open_data
-from class_jax.training.evaluator import EvaluationConfig, Evaluator
-from class_jax.training.feed import Feed, prefetch
-from class_jax.training.hosts import (
+from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed.placing import Placement, place
+from class_jax.distributed.sharding import host_share, make_mesh, param_shardings
+from class_jax.distributed.start import (
     check_agreement,
     check_shared_folder,
     data_values,
@@ -33,18 +22,24 @@ from class_jax.training.hosts import (
     params_digest,
     settings_of,
 )
+from class_jax.errors import InputError
+from class_jax.models import inference
+from class_jax.models.class_model import Params
+from class_jax.refresh.lists import PassageLists
+from class_jax.refresh.refresher import Refresher
+from class_jax.retrieval.bm25 import BM25
+from class_jax.training import weights
+from class_jax.training.config import PREFETCH, RefreshConfig, TrainConfig, check_batch_size, check_teacher
+from class_jax.training.data import TrainingData, open_data
+from class_jax.training.evaluator import Evaluator
+from class_jax.training.feed import Feed, prefetch
 from class_jax.training.logs import MetricLog, NoLog
 from class_jax.training.noise import short_pieces
-from class_jax.training.objectives import ObjectiveConfig
-from class_jax.training.optimiser import OptimiserConfig, make_optimiser, schedule
-from class_jax.training.packing import Packer
-from class_jax.training.placing import Placement, place
+from class_jax.training.optimizer import make_optimizer, schedule
 from class_jax.training.profiling import ProfileConfig, StepProfiler
-from class_jax.training.sharding import MeshConfig, host_share, make_mesh, param_shardings
 from class_jax.training.signals import caught_signals
 from class_jax.training.step import TrainState, init_state, make_train_step, state_shapes
 from class_jax.training.teacher import (
-    Bm25TeacherConfig,
     ModelTeacher,
     ModelTeacherConfig,
     lists_by_model_teacher,
@@ -52,109 +47,9 @@ from class_jax.training.teacher import (
     open_bm25_teacher,
     open_model_teacher,
 )
+from class_jax.training.token_slots import Packer
 
 _log = logging.getLogger(__name__)
-
-# Batches that the feed builds ahead of the step; passage lists can only change for batches not yet built.
-PREFETCH = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class RefreshConfig:
-    """How the passage lists follow the weights (section 3.2.2, asynchronous passage update).
-
-    Attributes:
-      every: steps between two refreshes (1000 in the paper).
-      delay: steps after which refreshed lists take effect; training goes on meanwhile and waits only if the refresh
-        takes longer. Fixed, so that a run can be repeated.
-      list_length: passages kept for a question (100 in the paper), its own passage left out.
-      backend: "exact" (re-embed and score in a stream, nothing stored) or "scann".
-    """
-
-    every: int = 1000
-    delay: int = 50
-    list_length: int = 100
-    backend: str = "exact"
-
-    def __post_init__(self):
-        if not PREFETCH + 2 <= self.delay <= self.every:
-            raise InputError(
-                f"is {self.delay}", key="RefreshConfig.delay", remedy=f"choose {PREFETCH + 2} to {self.every} steps"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-    """When weights are saved, and which stay.
-
-    Attributes:
-      every: steps between two saves. keep_last: newest steps that stay. keep_best: best steps that stay besides.
-      best_metric: by which a step is best, such as "eval/R@2kt/macro" (XOR-Retrieve) or "eval/f1/macro" (XOR-Full).
-    """
-
-    every: int = 1000
-    keep_last: int = 3
-    keep_best: int = 1
-    best_metric: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """A run.
-
-    Attributes:
-      model: the model. objective: "stage1" or "end_to_end". losses: settings of the objective.
-      optimiser: optimiser and schedule; its total_steps is the length of the run.
-      data: what it trains on. teacher: of stage 1, a model or BM25. refresh: None keeps the first passage lists.
-      lists: first passage lists, a public JSON of `{"qid", "pids"}`; None lets the teacher or the first weights make
-        them.
-      evaluation: None leaves it out. evaluate_every: steps; also at the end, and before the first step where
-        evaluate_first is set.
-      batch_size: questions (stage 1: parallel pairs) a step over all hosts. num_passages: passages of a question.
-      question_buckets, passage_buckets, answer_buckets: lengths that batches are padded to.
-      pack_tokens: whether passages and joint rows pass the layers without their padding (attention alone sees it).
-        Saves a quarter of a step's work where lengths differ as in Wikipedia's passages, at the price of more shapes to
-        compile; not worth it for tiny models or passages of one length.
-      language_exponent: of language sampling, p_i ~ n_i ** exponent.
-      question_noise: runs of random short pieces to expect in a training question, 0 for none; for models that start
-        from nothing, see `class_jax.training.noise`.
-      init_from: weights to start from: another run's folder, or a Hugging Face folder; None starts at random.
-      head_from_embedding: replaces the output head of `init_from` by its embeddings, scaled to this standard deviation;
-        None leaves it. For weights whose reader has learnt nothing yet: retrieval has brought a name and its
-        translations together in the embeddings, so that a reader can name what it attends to from the first step.
-      mesh: devices. checkpoints: saving. seed: of everything random. log_every: steps between two lines of metrics.
-      tensorboard: whether to write TensorBoard files. profile: (steps done before, steps) to trace
-        into the run's folder `profile/`; see `class_jax.training.profiling`.
-    """
-
-    model: ModelConfig
-    objective: str
-    optimiser: OptimiserConfig
-    data: DataConfig
-    losses: ObjectiveConfig = ObjectiveConfig()
-    teacher: Bm25TeacherConfig | ModelTeacherConfig | None = None
-    refresh: RefreshConfig | None = None
-    lists: str | None = None
-    evaluation: EvaluationConfig | None = None
-    evaluate_every: int = 1000
-    evaluate_first: bool = False
-    batch_size: int = 64
-    num_passages: int = 100
-    question_buckets: tuple[int, ...] = (16, 32, 50)
-    passage_buckets: tuple[int, ...] = (64, 128, 200)
-    answer_buckets: tuple[int, ...] = (8, 16, 24, 32, 40, 50)
-    pack_tokens: bool = False
-    language_exponent: float = 0.5
-    question_noise: float = 0.0
-    init_from: str | None = None
-    head_from_embedding: float | None = None
-    mesh: MeshConfig = MeshConfig()
-    checkpoints: CheckpointConfig = CheckpointConfig()
-    seed: int = 0
-    log_every: int = 10
-    tensorboard: bool = True
-    profile: tuple[int, int] | None = None
-    progress: bool | None = None
 
 
 class NonFiniteLossError(InputError):
@@ -172,7 +67,7 @@ def train(
       model_dir: the run's folder: checkpoints, passage lists, metrics, exported weights.
       config: the run.
       on_start: called on host 0 once everything is open and the first step is about to be taken.
-      hosts: those of the run (`class_jax.training.hosts.join_hosts`); all call this, with a folder that they share.
+      hosts: those of the run (`class_jax.distributed.start.join_hosts`); all call this, with a folder that they share.
 
     Returns:
       The last evaluation's scores (empty without evaluation).
@@ -197,7 +92,7 @@ class _Run:
 
     def __init__(self, folder: Path, config: TrainConfig, hosts: Hosts):
         self.folder, self.config, self.hosts = folder, config, hosts
-        self.total = config.optimiser.total_steps
+        self.total = config.optimizer.total_steps
         check_agreement(hosts, "settings", settings_of(config))
         check_shared_folder(hosts, folder)
         self.mesh = make_mesh(config.mesh)
@@ -205,8 +100,8 @@ class _Run:
         check_batch_size(config, self.mesh)
         check_teacher(config)
         self.data: TrainingData = open_data(config.data, config.model, hosts)
-        self.optimiser = make_optimiser(config.optimiser)
-        self.rate = schedule(config.optimiser)
+        self.optimizer = make_optimizer(config.optimizer)
+        self.rate = schedule(config.optimizer)
         self.bm25: BM25 | None = None
         self.model_teacher: ModelTeacher | None = None
         if isinstance(config.teacher, ModelTeacherConfig):
@@ -217,7 +112,7 @@ class _Run:
             config.model,
             config.objective,
             config.losses,
-            self.optimiser,
+            self.optimizer,
             self.mesh,
             teacher=config.teacher.model if self.model_teacher else None,
             teacher_temperature=config.teacher.temperature if self.model_teacher else 1.0,
@@ -296,7 +191,7 @@ class _Run:
     def _start(self) -> tuple[TrainState, int]:
         """Restores the newest checkpoint, or makes the first state and the first passage lists."""
         config = self.config
-        shapes = state_shapes(config.model, self.optimiser, self.mesh)
+        shapes = state_shapes(config.model, self.optimizer, self.mesh)
         restored = self.checkpoints.restore(shapes._asdict(), expect=self._fingerprints())
         if restored is not None:
             arrays, host, step = restored
@@ -316,7 +211,7 @@ class _Run:
             if self.hosts.count > 1:
                 check_agreement(self.hosts, "first weights", {"TrainConfig.init_from": params_digest(params)})
                 params = place(params, param_shardings(config.model, self.mesh))
-        state = init_state(config.model, self.optimiser, self.mesh, seed=config.seed, params=params)
+        state = init_state(config.model, self.optimizer, self.mesh, seed=config.seed, params=params)
         self.feed.set_lists(self._first_lists(state.params), from_step=0)
         return state, 0
 

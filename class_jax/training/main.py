@@ -6,18 +6,18 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 from absl import flags
 
 import gin
-from class_jax.errors import InputError, nearest
-from class_jax.files import replacing
-from class_jax.hosts import ALONE, Hosts
+from class_jax.common.files import replacing
+from class_jax.configuration.gin_errors import explained
+from class_jax.configuration.gin_files import parse
+from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed.start import HostConfig, failing_together, join_hosts
+from class_jax.errors import InputError
 from class_jax.training import loop
-from class_jax.training.gin_errors import explained
-from class_jax.training.hosts import HostConfig, failing_together, join_hosts
 
 
 def _make_flags() -> flags.FlagValues:
@@ -80,36 +80,6 @@ def train_from_gin(
         raise explained(error, files) from error
 
 
-def parse(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",)) -> None:
-    """Parses gin files and bindings into an empty configuration.
-
-    Raises:
-      InputError: naming the file and line at fault.
-    """
-    gin.clear_config()
-    for path in search_paths:
-        gin.add_config_file_search_path(path)
-    for file in files:
-        if not any((Path(path) / file).exists() for path in search_paths):
-            near = (str(path) for path in Path(file).parent.glob("*.gin"))
-            raise InputError("no such gin file", file=file, remedy=nearest(file, near))
-    logging.disable()  # gin logs each place in which it looks for an included file
-    try:
-        gin.parse_config_files_and_bindings(list(files), list(bindings))
-    except (OSError, ValueError, SyntaxError, AttributeError, ImportError, TypeError, NameError, TokenError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise explained(error, files) from error
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def configured(files: Sequence[str], bindings: Sequence[str]) -> loop.TrainConfig:
-    """The run that gin files and bindings describe, without running it; raises as `parse` does."""
-    parse(files, bindings)
-    return gin.get_configurable(loop.TrainConfig)()
-
-
 def _in_train(error: BaseException) -> bool:
     """Whether the error comes from training itself, not from making its configuration."""
     return any(frame.f_code is loop.train.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -131,18 +101,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.unraisablehook = _without_closed_loops
     found = _make_flags()
     try:
-        _, *rest = found(rewrite_gin_flags(sys.argv if argv is None else argv))
-        if rest:
-            raise InputError("is not understood", key=rest[0], remedy="settings start with --gin_file= or --gin.NAME=")
-        if not found.gin_file:
-            raise InputError("is not set", key="--gin_file", remedy="for example --gin_file=gin/runs/demo_stage1.gin")
+        _, *files = found(rewrite_gin_flags(sys.argv if argv is None else argv))
+        files += found.gin_file or []
+        if not files:
+            raise InputError("no gin file is given", remedy="for example runs/demo_stage1.gin")
         hosts = join_hosts(
             HostConfig(found.coordinator, found.processes, found.process, found.distributed, found.host_timeout)
         )
         if hosts.index:
             logging.getLogger().setLevel(logging.WARNING)  # host 0 tells what all do
         with failing_together(hosts):
-            train_from_gin(found.gin_file, found.gin_bindings, found.gin_search_paths, hosts)
+            train_from_gin(files, found.gin_bindings, found.gin_search_paths, hosts)
             hosts.leave()
     except (InputError, flags.Error) as error:
         # Gin adds lines about the configurable that an error passed through.

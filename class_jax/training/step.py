@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from class_jax.distributed import sharding
 from class_jax.errors import InputError, nearest
 from class_jax.models.class_model import Params, create, merge, model_graph, param_shapes, split
 from class_jax.models.config import ModelConfig
-from class_jax.training import sharding
-from class_jax.training.objectives import OBJECTIVES, Batch, Metrics, ObjectiveConfig, teacher_targets
+from class_jax.objectives.objectives import OBJECTIVES, Batch, Metrics, ObjectiveConfig, teacher_targets
 
 # A CPU's compiler orders operations so that as many as possible may run at once: the zeros to which an embedding's
 # gradient is added come first and lie there all the while. In order of memory the step holds half as much. Not on
@@ -27,26 +27,26 @@ class TrainState(NamedTuple):
     Attributes:
       step: steps taken, int32 scalar.
       params: parameter tree, float32.
-      optimiser: state of the optimiser.
+      optimizer: state of the optimizer.
       rng: raw PRNG key of the run, uint32 [2]; a step's dropout key is this folded with its number.
     """
 
     step: jax.Array
     params: Params
-    optimiser: optax.OptState
+    optimizer: optax.OptState
     rng: jax.Array
 
 
-def state_shardings(config: ModelConfig, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def state_shardings(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Where each part of the state lies on the mesh."""
     everywhere = sharding.replicated(mesh)
     params = sharding.param_shardings(config, mesh)
-    return TrainState(everywhere, params, sharding.optimiser_shardings(optimiser, config, mesh), everywhere)
+    return TrainState(everywhere, params, sharding.optimizer_shardings(optimizer, config, mesh), everywhere)
 
 
 def init_state(
     config: ModelConfig,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
     seed: int = 0,
@@ -57,21 +57,21 @@ def init_state(
     def make(params: Params | None) -> TrainState:
         if params is None:
             params = split(create(config, seed))[1]
-        return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), jax.random.PRNGKey(seed))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.PRNGKey(seed))
 
-    return jax.jit(make, out_shardings=state_shardings(config, optimiser, mesh))(params)
+    return jax.jit(make, out_shardings=state_shardings(config, optimizer, mesh))(params)
 
 
-def state_shapes(config: ModelConfig, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def state_shapes(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, types and shardings of the state; allocates nothing."""
     params = param_shapes(config)
     key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    shapes = TrainState(step, params, jax.eval_shape(optimiser.init, params), key)
+    shapes = TrainState(step, params, jax.eval_shape(optimizer.init, params), key)
     return jax.tree.map(
         lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
         shapes,
-        state_shardings(config, optimiser, mesh),
+        state_shardings(config, optimizer, mesh),
     )
 
 
@@ -79,7 +79,7 @@ def make_train_step(
     config: ModelConfig,
     objective: str,
     objective_config: ObjectiveConfig,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     mesh: Mesh,
     teacher: ModelConfig | None = None,
     teacher_temperature: float = 1.0,
@@ -88,9 +88,9 @@ def make_train_step(
 
     Args:
       config: the model.
-      objective: "stage1" or "end_to_end"; see `class_jax.training.objectives`.
+      objective: "stage1" or "end_to_end"; see `class_jax.objectives.objectives`.
       objective_config: settings of the losses.
-      optimiser: from `make_optimiser`.
+      optimizer: from `make_optimizer`.
       mesh: the device mesh; the batch is cut along its first axis, scores and means are over the global batch.
       teacher: the model that teaches stage 1; the step is then `step(state, batch, teacher_params)`, its parameters lie
         on the mesh as the student's do and are only read, and the batch has what `teacher_targets` asks for.
@@ -119,12 +119,12 @@ def make_train_step(
             return loss_function(merge(graph, params), batch, objective_config, key)
 
         (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, optimiser_state = optimiser.update(gradients, state.optimiser, state.params)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics |= {"loss": value, "grad_norm": optax.global_norm(gradients)}
-        return TrainState(state.step + 1, params, optimiser_state, state.rng), metrics
+        return TrainState(state.step + 1, params, optimizer_state, state.rng), metrics
 
-    shardings = state_shardings(config, optimiser, mesh)
+    shardings = state_shardings(config, optimizer, mesh)
     teacher_shardings = () if teacher is None else (sharding.param_shardings(teacher, mesh),)
     single_cpu = mesh.size == 1 and mesh.devices.item().platform == "cpu"
     compiled = jax.jit(

@@ -16,18 +16,18 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from class_jax import inference
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
+from class_jax.distributed import ALONE, Hosts, sharding
 from class_jax.errors import InputError
-from class_jax.hosts import ALONE, Hosts
+from class_jax.models import inference
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
-from class_jax.question_table import QuestionTable
+from class_jax.questions.table import QuestionTable
+from class_jax.refresh.lists import PassageLists
+from class_jax.refresh.refresher import Refresher
 from class_jax.retrieval.bm25 import BM25
-from class_jax.retrieval.lists import PassageLists
-from class_jax.retrieval.refresh import Refresher
-from class_jax.training import sharding, weights
+from class_jax.training import weights
 from class_jax.training.data import DataConfig, TrainingData, check_vocabulary, open_store
 from class_jax.training.feed import TeacherTexts
 

@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from class_jax.common.files import digest_file, read_json, replacing, write_json
 from class_jax.errors import InputError
-from class_jax.files import digest_file, read_json, replacing, write_json
 from class_jax.retrieval.index import MANIFEST, REBUILD, clear_unfinished, file_entry, read_manifest, write_manifest
 from class_jax.retrieval.residual.codec import CLASSES, Codec
 from class_jax.retrieval.residual.kmeans import count_for

@@ -32,8 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from class_jax.common.files import replacing
 from class_jax.errors import InputError
-from class_jax.files import replacing
 from class_jax.retrieval.index import REBUILD
 from class_jax.retrieval.residual.importance import win_rates
 from class_jax.retrieval.residual.kmeans import assign, kmeans

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from class_jax.batching import power_of_two
+from class_jax.common.batching import power_of_two
 from class_jax.retrieval.index import StoredIndex, checked_questions
 from class_jax.retrieval.rescore import Rescorer
 from class_jax.retrieval.residual.codec import Codec

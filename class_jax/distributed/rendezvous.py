@@ -1,0 +1,170 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""The roll call: all hosts report to host 0, or those that are there learn who is not."""
+
+import contextlib
+import json
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from class_jax.distributed.agreement import named, refuse_differences
+from class_jax.distributed.process_group import LinkedHosts
+from class_jax.errors import InputError
+
+_log = logging.getLogger(__name__)
+_MAX_HELLO = 65536
+
+
+def call_roll(
+    index: int, count: int, coordinator: str, timeout: float, versions: Mapping[str, str] | None = None
+) -> LinkedHosts:
+    """Waits until all hosts are there and connects them.
+
+    Host 0 listens at the coordinator's port, and leaves it when all have come, so that JAX's coordinator can take it.
+
+    Args:
+      index: this host.
+      count: hosts in all.
+      coordinator: "HOST:PORT" of host 0, as JAX takes it.
+      timeout: seconds that host 0 waits for the others, and they for it.
+      versions: what must be the same on all hosts before they can talk of anything else, by name.
+
+    Raises:
+      InputError: on all hosts that are there, if one is missing at the end (its index is named), two have the same
+        index, or they differ in the count or in a version; on host 0 if the port can't be had.
+    """
+    address, _, port = coordinator.rpartition(":")
+    hello = {"index": index, "count": count, "versions": dict(versions or {})}
+    if index == 0:
+        return LinkedHosts(0, count, _Roll(hello, int(port), timeout).call())
+    return LinkedHosts(index, count, {0: _answer_roll(hello, address.strip("[]"), int(port), timeout)})
+
+
+class _Roll:
+    """Host 0's side of the roll."""
+
+    def __init__(self, hello: dict[str, Any], port: int, timeout: float):
+        self.port, self.timeout, self.count = port, timeout, hello["count"]
+        self.hellos: dict[int, dict[str, Any]] = {0: hello}
+        self.peers: dict[int, socket.socket] = {}
+        self.strangers: dict[socket.socket, bytes] = {}  # connected, but they have not said who they are
+
+    def call(self) -> dict[int, socket.socket]:
+        """Returns the connections, by index."""
+        deadline = time.monotonic() + self.timeout
+        with self._listen() as server, selectors.DefaultSelector() as selector:
+            selector.register(server, selectors.EVENT_READ)
+            while missing := [host for host in range(self.count) if host not in self.hellos]:
+                if (left := deadline - time.monotonic()) <= 0:
+                    there = f"arrived: {named(self.hellos)}" if self.peers else "none but host 0 did"
+                    self._refuse(
+                        f"{named(missing)} of {self.count} did not arrive within {self.timeout:g} s ({there})",
+                        "look at the output of the missing, and whether they can reach host 0",
+                    )
+                for key, _ in selector.select(min(left, 10.0)) or [(None, None)]:
+                    if key is None:
+                        _log.info("waiting for %s of %d", named(missing), self.count)
+                    elif key.fileobj is server:
+                        stranger = server.accept()[0]
+                        self.strangers[stranger] = b""
+                        selector.register(stranger, selectors.EVENT_READ)
+                    else:
+                        self._read(key.fileobj, selector)
+        try:
+            refuse_differences({host: hello["versions"] for host, hello in self.hellos.items()})
+        except InputError as error:
+            self._refuse(str(error))
+        for peer in self.peers.values():
+            peer.sendall(b'["go"]\n')
+        for stranger in self.strangers:
+            stranger.close()
+        return self.peers
+
+    def _listen(self) -> socket.socket:
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        try:
+            return socket.create_server(("", self.port), family=family, backlog=self.count + 16, dualstack_ipv6=both)
+        except OSError as error:
+            raise InputError(
+                f"port {self.port} can't be listened on ({error.strerror})", key="--coordinator", remedy="take another"
+            ) from error
+
+    def _read(self, peer: socket.socket, selector: selectors.BaseSelector) -> None:
+        try:
+            read = peer.recv(_MAX_HELLO)
+        except OSError:
+            read = b""
+        here = next((host for host, other in self.peers.items() if other is peer), None)
+        said = self.strangers.get(peer, b"") + read
+        if here is None and read and b"\n" in said:
+            self._greet(peer, said)
+        elif here is None and read and len(said) < _MAX_HELLO:
+            self.strangers[peer] = said
+        else:  # gone, or somebody else's protocol
+            selector.unregister(peer)
+            peer.close()
+            self.strangers.pop(peer, None)
+            if here is not None:
+                del self.peers[here], self.hellos[here]
+
+    def _greet(self, peer: socket.socket, said: bytes) -> None:
+        try:
+            hello = json.loads(said)
+            index, count = int(hello["index"]), int(hello["count"])
+        except (ValueError, KeyError, TypeError):
+            return  # not one of ours; it stays a stranger
+        if count != self.count:
+            self._refuse(f"host 0 was told of {self.count} hosts, host {index} of {count}", "give all the same number")
+        if index in self.hellos:
+            self._refuse(f"two processes say that they are host {index}", "give each its own index")
+        del self.strangers[peer]
+        self.peers[index], self.hellos[index] = peer, hello
+
+    def _refuse(self, problem: str, remedy: str | None = None) -> NoReturn:
+        error = InputError(problem, remedy=remedy)
+        for peer in [*self.peers.values(), *self.strangers]:
+            with contextlib.suppress(OSError):
+                peer.sendall(json.dumps(["refused", str(error)]).encode() + b"\n")
+                peer.close()
+        raise error
+
+
+def _answer_roll(hello: dict[str, Any], address: str, port: int, timeout: float) -> socket.socket:
+    """Another host's side of the roll: the connection to host 0."""
+    deadline = time.monotonic() + timeout
+    verdict, reason = [], "no answer"
+    while not verdict and (left := deadline - time.monotonic()) > 0:
+        peer = None
+        try:
+            peer = socket.create_connection((address, port), timeout=min(left, 10.0))
+            peer.sendall(json.dumps(hello).encode() + b"\n")
+            # Host 0 may have begun to wait later; it ends the waiting.
+            peer.settimeout(timeout + 10.0)
+            verdict = json.loads(_line(peer))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if peer is not None:
+                peer.close()
+            time.sleep(min(left, 0.2))
+    if not verdict:
+        raise InputError(
+            f"host 0 did not answer at {address}:{port} within {timeout:g} s ({reason})",
+            remedy="look at its output, and whether this host can reach it",
+        )
+    if verdict[0] == "refused":
+        raise InputError(verdict[1])  # in host 0's words
+    return peer
+
+
+def _line(peer: socket.socket) -> bytes:
+    said = b""
+    while not said.endswith(b"\n"):
+        read = peer.recv(1)
+        if not read:
+            raise OSError("closed")
+        said += read
+    return said

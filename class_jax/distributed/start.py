@@ -1,0 +1,232 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Training on several hosts: how they find each other, and what must be the same on all before the first step."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed.agreement import refuse_differences
+from class_jax.distributed.rendezvous import call_roll
+from class_jax.errors import InputError
+
+# JAX ends the process of a host that has not been heard of for so long; this room notices most ends earlier.
+HEARTBEAT_SECONDS = 25
+_VERSIONS = ("class-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+_SHARED_DISK_SECONDS = 60.0
+
+# Settings that may differ between hosts: where files lie (what they hold is compared, see `data_values`), and what is
+# shown. Of each it is compared whether it is set at all.
+_OWN_TO_A_HOST = {
+    "TrainConfig": ("lists", "init_from", "progress"),
+    "DataConfig": ("vocabulary", "store", "questions", "passages", "passage_languages", "own_passages"),
+    "EvaluationConfig": ("questions", "gold", "recall_questions"),
+    "ModelTeacherConfig": ("weights", "vocabulary", "store"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HostConfig:
+    """How a process finds the others of its run.
+
+    Attributes:
+      coordinator: "HOST:PORT" of host 0, reached by all. processes: how many there are. process: this one's index.
+        All three or none.
+      detect: takes what is not given from the cluster: SLURM, Open MPI, Cloud TPU, GKE (JAX's own detection).
+      timeout: seconds in which all must have come.
+
+    Raises:
+      InputError: for some of the three alone, or an index or address that can't be.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    detect: bool = False
+    timeout: float = 300.0
+
+    def __post_init__(self):
+        given = {"--coordinator": self.coordinator, "--processes": self.processes, "--process": self.process}
+        missing = [key for key, value in given.items() if value is None]
+        if missing and not self.detect and len(missing) < 3:
+            raise InputError("is not set", key=missing[0], remedy="give all of --coordinator, --processes, --process")
+        if self.timeout <= 0:
+            raise InputError(f"is {self.timeout:g}", key="--host_timeout", remedy="give seconds")
+        if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdigit():
+            raise InputError(f"is {self.coordinator!r}", key="--coordinator", remedy="give HOST:PORT of host 0")
+        if self.processes is not None and self.processes < 1:
+            raise InputError(f"is {self.processes}", key="--processes", remedy="give at least 1")
+        if self.process is not None and not 0 <= self.process < (self.processes or self.process + 1):
+            raise InputError(f"is {self.process}, of {self.processes}", key="--process", remedy="count from 0")
+
+
+def join_hosts(config: HostConfig) -> Hosts:
+    """Waits for the other hosts and sets up `jax.distributed`; to be called before JAX sees a device.
+
+    Raises:
+      InputError: if the cluster is not one that JAX knows, a host does not arrive in time (its index is named), or the
+        hosts run other versions of the packages that must fit together.
+    """
+    if config.coordinator is None and not config.detect:
+        return ALONE
+    coordinator, processes, process, devices = config.coordinator, config.processes, config.process, None
+    if config.detect:
+        coordinator, processes, process, devices = _detected(config)
+    if processes == 1:
+        return ALONE
+    hosts = call_roll(process, processes, coordinator, config.timeout, {name: _version(name) for name in _VERSIONS})
+    # Its handler of SIGTERM would take the place of ours, which all hosts follow.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        coordinator,
+        processes,
+        process,
+        local_device_ids=devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=int(config.timeout) + 60,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+    )
+    return hosts
+
+
+def _detected(config: HostConfig) -> tuple[str, int, int, list[int] | None]:
+    """What JAX finds out of the cluster: address, count, index, devices; the roll needs it before JAX starts."""
+    # What `jax.distributed.initialize` calls; JAX has no public name for it.
+    from jax._src.clusters import ClusterEnv
+
+    asked = os.environ.get("JAX_LOCAL_DEVICE_IDS")
+    devices = [int(number) for number in asked.split(",")] if asked else None
+    address = config.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    found = ClusterEnv.auto_detect_unset_distributed_params(
+        address, config.processes, config.process, devices, None, int(config.timeout)
+    )
+    if None in found[:3]:
+        raise InputError(
+            "finds no cluster that JAX knows",
+            key="--distributed",
+            remedy="give --coordinator=HOST:PORT --processes=N --process=I",
+        )
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def settings_of(config: Any, name: str | None = None) -> dict[str, str]:
+    """Flattens a run's configuration into what all hosts must have: "TrainConfig.batch_size" -> "64".
+
+    All fields of all dataclasses in it, but for the paths and readers of `_OWN_TO_A_HOST`, of which it counts whether
+    they are set: hosts may keep copies of the same files in different places.
+    """
+    kind, found = type(config).__name__, {}
+    for field in dataclasses.fields(config):
+        value, key = getattr(config, field.name), f"{name or kind}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            # As a gin file names them, but for a model inside another part.
+            found |= {key: type(value).__name__} | settings_of(value, key if name else type(value).__name__)
+        elif field.name in _OWN_TO_A_HOST.get(kind, ()):
+            found[key] = "nothing" if value is None else "something"
+        else:
+            found[key] = repr(value)
+    return found
+
+
+def check_agreement(hosts: Hosts, name: str, values: Mapping[str, Any]) -> None:
+    """Compares values by key over all hosts.
+
+    Raises:
+      InputError: on all hosts alike, naming the key that differs, the hosts and what they have.
+    """
+    if hosts.count > 1:
+        refuse_differences(dict(enumerate(hosts.exchange(name, {key: str(value) for key, value in values.items()}))))
+
+
+def check_shared_folder(hosts: Hosts, folder: Path) -> None:
+    """Checks that all hosts see the folder that host 0 sees.
+
+    Raises:
+      InputError: on all hosts, naming those that don't.
+    """
+    if hosts.count == 1:
+        return
+    token = folder / f".seen-by-all-{uuid.uuid4().hex}"
+    if hosts.index == 0:
+        token.touch()
+    name = hosts.exchange("folder", token.name)[0]
+    deadline = time.monotonic() + _SHARED_DISK_SECONDS  # network disks remember for a while that a file is not there
+    while not (seen := (folder / name).exists()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    blind = [str(host) for host, sees in enumerate(hosts.exchange("folder seen", seen)) if not sees]
+    token.unlink(missing_ok=True)
+    if blind:
+        raise InputError(
+            f"host {', '.join(blind)} does not see the folder of host 0 there",
+            file=folder,
+            key="MODEL_DIR",
+            remedy="put it on a disk that all hosts share",
+        )
+
+
+def data_values(data: Any, evaluator: Any, teacher: str | None, mesh: Mesh) -> dict[str, Any]:
+    """What hosts must have read alike, wherever their files lie; by name, as digests.
+
+    Args:
+      data: `class_jax.training.data.TrainingData`. evaluator: `class_jax.training.evaluator.Evaluator`, or None.
+      teacher: fingerprint of a teacher that is a model, or None.
+      mesh: of all devices.
+    """
+    measured = None
+    if evaluator is not None:
+        gold = [sorted(rows) for rows in evaluator.gold or ()]
+        measured = digest([evaluator.questions, evaluator.recall_questions, gold])
+    return {
+        "vocabulary": data.vocabulary.fingerprint[:12],
+        "corpus": data.store.fingerprint[:12],
+        "question table": data.table.fingerprint[:12],
+        "passage languages": None if data.languages is None else digest([data.languages]),
+        "evaluation questions": measured,
+        "teacher": teacher and teacher[:12],
+        "mesh": f"{dict(mesh.shape)} of {mesh.devices.flat[0].device_kind}",
+    }
+
+
+def digest(parts: Iterable[Any]) -> str:
+    """A short SHA-256 of texts and arrays, in their order."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray | jax.Array):
+            found.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+        else:
+            found.update(repr(part).encode() + b"\0")
+    return found.hexdigest()[:12]
+
+
+def params_digest(params: Any) -> str:
+    """The digest of a tree of arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return digest(part for path, leaf in leaves for part in (jax.tree_util.keystr(path), leaf))
+
+
+@contextlib.contextmanager
+def failing_together(hosts: Hosts) -> Iterator[None]:
+    """Lets an error that leaves the block on one of several hosts end them all, with its message; see `Hosts.fail`."""
+    try:
+        yield
+    except BaseException as error:
+        hosts.fail(error)
+        raise

@@ -1,0 +1,227 @@
+# Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+"""Whole-batch objectives: micro-batches, recomputation, padding, dropout and settings."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from class_jax.errors import InputError
+from class_jax.models import ModelConfig, create, merge, model_graph, split
+from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, in_micro_batches
+
+# Largest difference over largest value of an array: float32 sums in another order.
+TOLERANCE = 1e-5
+PADDING_TOLERANCE = 1e-6
+QUICK = {"xla_backend_optimization_level": 0}
+CONFIG = ModelConfig(
+    vocab_size=32,
+    d_model=12,
+    d_kv=4,
+    d_ff=16,
+    num_layers=4,
+    num_decoder_layers=2,
+    num_heads=2,
+    retriever_head=1,
+    dropout_rate=0.0,
+)
+B, N, Q, P, A = 4, 2, 4, 6, 3
+
+
+def make_batch(kind, extra=0):
+    """Question b of a pair's two languages differs, its answer does too. `extra` columns of padding."""
+    rng = np.random.default_rng(0)
+    rows = 2 * B if kind == "stage1" else B
+
+    def texts(shape, longest):
+        ids, lengths = rng.integers(2, 32, (*shape, longest)), rng.integers(1, longest + 1, shape)
+        ids = np.where(np.arange(longest) < lengths[..., None], ids, 0)
+        return jnp.asarray(np.pad(ids, [(0, 0)] * len(shape) + [(0, extra)])), jnp.asarray(lengths)
+
+    batch = {}
+    batch["question_ids"], batch["question_lengths"] = texts((rows,), Q)
+    batch["passage_ids"], batch["passage_lengths"] = texts((B, N), P)
+    batch["answer_ids"], batch["answer_lengths"] = texts((rows,), A)
+    if kind == "stage1":
+        batch["answer_lengths"] = jnp.tile(batch["answer_lengths"][:B], 2)
+        batch["teacher_scores"] = jnp.asarray(rng.normal(size=(B, B * N)), jnp.float32)
+        batch["teacher_attention"] = jax.nn.softmax(jnp.asarray(rng.normal(size=(B, N)), jnp.float32))
+    return batch
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(lambda: split(create(CONFIG))[1], compiler_options=QUICK)()
+
+
+def run(kind, params, batch=None, key=None, gradients=False, model=None, **settings):
+    """Loss and metrics, and gradients if wanted; `model` holds changes of the model's configuration."""
+    graph = model_graph(dataclasses.replace(CONFIG, **(model or {})))
+    settings = ObjectiveConfig(**settings)
+
+    def loss(params, batch, key):
+        return OBJECTIVES[kind](merge(graph, params), batch, settings, key)
+
+    function = jax.value_and_grad(loss, has_aux=True) if gradients else loss
+    return jax.jit(function, compiler_options=QUICK)(params, make_batch(kind) if batch is None else batch, key)
+
+
+@pytest.fixture(scope="module", params=["end_to_end", "stage1"])
+def whole(request, params):
+    """An objective's name, loss, metrics and gradients on the whole batch at once."""
+    (loss, metrics), gradients = run(request.param, params, gradients=True)
+    return request.param, loss, metrics, gradients
+
+
+def assert_same(actual, expected):
+    def check(path, a, e):
+        difference = np.abs(np.asarray(a) - e).max() / np.abs(e).max()
+        assert difference < TOLERANCE, f"{jax.tree_util.keystr(path)} differs by {difference:.1e}"
+
+    jax.tree_util.tree_map_with_path(check, actual, expected)
+
+
+def test_micro_batches_equal_the_whole(whole, params):
+    kind, loss, metrics, gradients = whole
+    (pieces_loss, pieces_metrics), pieces = run(kind, params, gradients=True, micro_batches=2, score_chunk=3)
+    assert_same((pieces_loss, pieces_metrics, pieces), (loss, metrics, gradients))
+
+
+# "dots" and "full" recompute layers by different rules.
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_recomputation_changes_nothing(whole, params, remat):
+    kind, loss, metrics, gradients = whole
+    if kind == "stage1":
+        pytest.skip("its layers are those of end_to_end")
+    (again, again_metrics), again_gradients = run(kind, params, gradients=True, model={"remat": remat})
+    assert_same((again, again_metrics, again_gradients), (loss, metrics, gradients))
+
+
+def test_padding_never_matters(whole, params):
+    kind, loss, metrics, _ = whole
+    wide_loss, wide_metrics = run(kind, params, make_batch(kind, extra=3))
+    assert wide_loss == pytest.approx(float(loss), rel=PADDING_TOLERANCE)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(wide_metrics[name], value, rtol=1e-5, atol=PADDING_TOLERANCE, err_msg=name)
+
+
+def test_the_loss_is_the_sum_of_its_parts(whole):
+    kind, loss, metrics, _ = whole
+    parts = {name: float(value) for name, value in metrics.items() if name != "per_question"}
+    assert all(value > 0 for value in parts.values())
+    if kind == "end_to_end":
+        expected = parts["reader"] + 8 * parts["retriever"]
+        assert float(metrics["per_question"].mean()) == pytest.approx(float(loss), rel=1e-5)
+    else:
+        expected = 8 * (parts["distillation"] + parts["alignment"])
+        expected += parts["reader"] + parts["answer_alignment"] + parts["attention"]
+        retriever = 8 * (parts["distillation"] + parts["alignment"])
+        assert float(metrics["per_question"].mean()) == pytest.approx(retriever + parts["reader"], rel=1e-5)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dropout_follows_its_key(whole, params):
+    kind, exact, _, _ = whole
+    graph = model_graph(dataclasses.replace(CONFIG, dropout_rate=0.3))
+    settings = ObjectiveConfig(micro_batches=2)
+    batch = make_batch(kind)
+    function = jax.jit(
+        lambda key: OBJECTIVES[kind](merge(graph, params), batch, settings, key)[0], compiler_options=QUICK
+    )
+    losses = [float(function(jax.random.key(seed))) for seed in (0, 0, 1, 2)]
+    assert losses[0] == losses[1]
+    assert len({float(exact), *losses}) == 4
+
+
+def test_micro_batches_keep_their_order_and_have_keys_of_their_own():
+    def function(key, x):
+        return 2 * x, jnp.broadcast_to(jax.random.uniform(key), x.shape)
+
+    rows = jnp.arange(6)
+    doubled, drawn = in_micro_batches(function, 3, jax.random.key(0), rows)
+    np.testing.assert_array_equal(doubled, 2 * rows)
+    assert len(np.unique(drawn)) == 3
+
+
+def test_stage1_without_alignment_or_reading(params):
+    _, full = run("stage1", params)
+    loss, metrics = run("stage1", params, align=False)
+    assert float(metrics["alignment"]) == 0 == float(metrics["answer_alignment"])
+    expected = 8 * full["distillation"] + full["reader"] + full["attention"]
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    (loss, metrics), gradients = run("stage1", params, read_pairs=0, gradients=True)
+    assert float(loss) == pytest.approx(float(8 * (full["distillation"] + full["alignment"])), rel=1e-5)
+    assert "reader" not in metrics
+    # Only the retriever learns, and the first reader layer's queries and keys, which it uses.
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves((gradients["decoder"], gradients["head"])))
+    assert (gradients["encoder"]["reader_layers"]["attention"]["q"]["kernel"][0, :, CONFIG.retriever_head] != 0).any()
+
+
+def test_stage1_may_read_the_first_pairs_alone(params):
+    batch = make_batch("stage1")
+    half = len(batch["passage_ids"]) // 2
+    rows = np.r_[:half, 2 * half : 3 * half]
+    part = {name: x[rows] if name[0] in "qa" else x[:half] for name, x in batch.items()}
+    part["teacher_scores"] = part["teacher_scores"][:, : part["passage_ids"].shape[0] * part["passage_ids"].shape[1]]
+    _, all_pairs = run("stage1", params)
+    loss, metrics = run("stage1", params, read_pairs=half)
+    _, first_pairs = run("stage1", params, part)
+    for name in ("distillation", "alignment"):
+        assert float(metrics[name]) == pytest.approx(float(all_pairs[name]), rel=1e-5)
+    for name in ("reader", "answer_alignment", "attention"):
+        assert float(metrics[name]) == pytest.approx(float(first_pairs[name]), rel=1e-4)
+    assert np.isfinite(float(loss))
+
+
+def test_stage1_with_a_teacher_that_does_not_read(params):
+    batch = make_batch("stage1")
+    del batch["teacher_attention"]
+    loss, metrics = run("stage1", params, batch)
+    _, full = run("stage1", params)
+    assert float(metrics["attention"]) == 0 < float(full["attention"])
+    expected = 8 * (full["distillation"] + full["alignment"]) + full["reader"] + full["answer_alignment"]
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_scores_may_stand_in_for_the_teachers_attention(params):
+    batch = make_batch("stage1")
+    pairs, passages = batch["passage_ids"].shape[:2]
+    own = np.stack([batch["teacher_scores"][i, i * passages : (i + 1) * passages] for i in range(pairs)])
+    given = batch | {"teacher_attention": jax.nn.softmax(jnp.asarray(own), axis=-1)}
+    del batch["teacher_attention"]
+    loss, metrics = run("stage1", params, batch, attention_from_scores=True)
+    expected, expected_metrics = run("stage1", params, given)
+    assert float(metrics["attention"]) == pytest.approx(float(expected_metrics["attention"]), rel=1e-5)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_stage1_may_learn_from_one_sides_questions(params):
+    """The ablations -q^En and -q^L: the two sides' parts make up those of both, though the other side is garbage."""
+    _, both = run("stage1", params, align=False)
+    parts = {}
+    # The pieces of a micro-batch must be those of one side, too.
+    for side, pieces in (("english", 1), ("parallel", 2)):
+        batch = make_batch("stage1")
+        other = slice(B, None) if side == "english" else slice(B)
+        for name in ("question_ids", "answer_ids"):
+            batch[name] = batch[name].at[other].set(1)
+        loss, parts[side] = run("stage1", params, batch, queries=side, micro_batches=pieces)
+        expected = 8 * parts[side]["distillation"] + parts[side]["reader"] + parts[side]["attention"]
+        assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+        assert float(parts[side]["alignment"]) == 0 == float(parts[side]["answer_alignment"])
+    for name, share in (("distillation", 1), ("reader", 0.5), ("attention", 0.5)):
+        english, parallel = (float(parts[side][name]) for side in ("english", "parallel"))
+        assert english != parallel
+        assert float(both[name]) == pytest.approx(share * (english + parallel), rel=1e-5)
+    with pytest.raises(InputError, match="did you mean 'english'"):
+        ObjectiveConfig(queries="englsh")
+
+
+def test_division_by_the_questions_tokens_is_a_setting(params):
+    batch = make_batch("end_to_end") | {"question_lengths": jnp.ones(B, int)}
+    divided, summed = (run("end_to_end", params, batch, mean_over_question=mean)[0] for mean in (True, False))
+    assert float(divided) == pytest.approx(float(summed), rel=1e-6)  # one token: nothing to divide by
+    divided, summed = (run("end_to_end", params, mean_over_question=mean)[0] for mean in (True, False))
+    assert abs(float(divided) - float(summed)) > 1e-3
