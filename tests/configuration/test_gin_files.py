@@ -23,14 +23,14 @@ HEADER = ("Reproduces", "Command", "Expected", "Must be set", "Commonly overridd
 def settings(name: str) -> str:
     """The text of a file and of those that it includes."""
     text = (RUNS / name).read_text(encoding="utf-8")
-    included = re.findall(r"^include 'gin/runs/(.*)'$", text, flags=re.MULTILINE)
+    included = re.findall(r"^include 'runs/(.*)'$", text, flags=re.MULTILINE)
     return "".join([*(settings(other) for other in included), text])
 
 
 def test_there_are_files():
     assert {"demo_stage1.gin", "demo_stage2.gin", "real_parallel.gin"} <= set(FILES)
     for part in PARTS:
-        including = [name for name in FILES if f"include 'gin/runs/{part}'" in (RUNS / name).read_text()]
+        including = [name for name in FILES if f"include 'runs/{part}'" in (RUNS / name).read_text()]
         assert including, f"{part} is included by no file"
 
 
@@ -40,7 +40,7 @@ def test_the_header_says_what_it_is_for(name):
     assert len(text.splitlines()[0]) > 20
     for part in HEADER:
         assert re.search(rf"^# {part}: ?\S", text, flags=re.MULTILINE) or f"# {part}:\n#   " in text, part
-    assert f"--gin_file=gin/runs/{name}" in text and "--gin.MODEL_DIR=" in text
+    assert f"class-jax train runs/{name}" in text and "--gin.MODEL_DIR=" in text
     [overridden] = re.findall(r"^# Commonly overridden: (.*)$", text, flags=re.MULTILINE)
     for macro in MACRO.findall(overridden):
         assert f"\n{macro} = " in settings(name), f"{macro} is not in the file"
@@ -69,4 +69,4 @@ def test_a_typo_would_be_seen():
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     assert "batch_sise" not in fields
     with resolved(FILES[0]), pytest.raises(ValueError, match="has no setting 'batch_sise'; did you mean 'batch_size'"):
-        parse([f"gin/runs/{FILES[0]}"], ["MODEL_DIR = 'runs/test'", "config.TrainConfig.batch_sise = 4"])
+        parse([f"runs/{FILES[0]}"], ["MODEL_DIR = 'runs/test'", "config.TrainConfig.batch_sise = 4"])

@@ -60,7 +60,7 @@ def test_the_header_is_complete(name):
     for part in HEADER:
         assert re.search(rf"^# {part}:(?: \S|\n#   \S)", text, flags=re.MULTILINE), part
     run = name.removeprefix("paper/").removesuffix(".gin")
-    assert f"--gin_file=gin/runs/{name} --gin.MODEL_DIR=\"'runs/paper/{run}'\"" in text
+    assert f"class-jax train runs/{name} --gin.MODEL_DIR=\"'runs/paper/{run}'\"" in text
     assert "arXiv 2402.16508" in text and f"--model runs/paper/{run}/model" in text
     [expected] = re.findall(r"^# Expected: (.*)$", text, flags=re.MULTILINE)
     assert "not measured here" in expected and ("A100" in expected or "neither chips nor hours" in expected)

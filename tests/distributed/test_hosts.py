@@ -30,9 +30,9 @@ TOLERANCE = 1e-5
 SETTINGS = {
     "model_config__ModelConfig__d_model": 16,
     "optimizer__OptimizerConfig__total_steps": 10,
-    "loop__RefreshConfig__every": 4,
-    "loop__RefreshConfig__delay": 4,
-    "loop__TrainConfig__batch_size": 8,
+    "config__RefreshConfig__every": 4,
+    "config__RefreshConfig__delay": 4,
+    "config__TrainConfig__batch_size": 8,
 }
 GONE = (
     "error: host {} of 2 is gone (it was killed, or its machine or network failed); "
@@ -130,7 +130,7 @@ def test_two_hosts_go_on_and_train_as_one_does(command, cache, devices, on_one_h
 
 def test_hosts_with_different_settings_are_refused(command, tmp_path):
     run = tmp_path / "run"
-    ended = run_hosts([command(run), command(run, loop__TrainConfig__seed=3)], 1)
+    ended = run_hosts([command(run), command(run, config__TrainConfig__seed=3)], 1)
     line = "error: TrainConfig.seed: host 0 has 0, host 1 has 3; it must be the same on all hosts"
     assert [(host.status, host.said) for host in ended] == [(2, [line])] * 2, ended[0].error + ended[1].error
     assert not (run / "config.gin").exists()
@@ -190,10 +190,10 @@ def test_a_signal_to_one_host_stops_all_at_one_step(command, cache, on_one_host,
 def test_stage_1_with_evaluation(data, cache, tmp_path):
     settings = {
         **SETTINGS,
-        "loop__TrainConfig__evaluation": "@evaluator.EvaluationConfig()",
-        "loop__TrainConfig__evaluate_every": 4,
-        "loop__CheckpointConfig__best_metric": "eval/MRR/macro",
-        "loop__TrainConfig__question_noise": 1.0,
+        "config__TrainConfig__evaluation": "@evaluator.EvaluationConfig()",
+        "config__TrainConfig__evaluate_every": 4,
+        "config__CheckpointConfig__best_metric": "eval/MRR/macro",
+        "config__TrainConfig__question_noise": 1.0,
         "sharding__MeshConfig__fsdp": 4,
         "optimizer__OptimizerConfig__total_steps": 4,
     }

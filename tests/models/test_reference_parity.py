@@ -1,18 +1,17 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Numbers of the public PyTorch implementation, for both retrievers: tiny random checkpoints, float32."""
 
-import dataclasses
 import functools
 import importlib.util
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference_fixtures import batch_of, load
 
-from class_jax.checkpoints.huggingface import config_from_hf, from_params, names, read_tensors, to_params
+from class_jax.checkpoints.huggingface import from_params, names
 from class_jax.common.files import read_json
-from class_jax.models import ModelConfig, generation, merge, model_graph, scoring
+from class_jax.models import generation, merge, model_graph, scoring
 from class_jax.objectives import losses, objectives
 from class_jax.training.optimizer import decay_mask
 
@@ -20,7 +19,6 @@ from class_jax.training.optimizer import decay_mask
 FORWARD_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 
-BATCH_NAMES = ("question_ids", "question_lengths", "passage_ids", "passage_lengths", "answer_ids", "answer_lengths")
 MAX_ANSWER_TOKENS = 11
 # Compiling takes most of the time here, and less of it without optimisations.
 QUICK = {"xla_backend_optimization_level": 0}
@@ -32,25 +30,6 @@ def assert_close(actual, expected, tolerance=FORWARD_TOLERANCE, name=""):
     assert actual.shape == expected.shape, name
     difference = np.abs(actual - expected).max() / np.abs(expected).max()
     assert difference <= tolerance, f"{name} differs by {difference:.1e}, relatively"
-
-
-def load(folder):
-    config = ModelConfig(**config_from_hf(read_json(folder / "config.json")))
-    config = dataclasses.replace(config, dropout_rate=0.0)
-    return config, jax.tree.map(jnp.asarray, to_params(read_tensors(folder), config))
-
-
-def batch_of(inputs, prefix=""):
-    labels = inputs[f"{prefix}labels"]
-    arrays = (
-        inputs[f"{prefix}query_ids"],
-        inputs[f"{prefix}query_mask"].sum(-1),
-        inputs[f"{prefix}passage_ids"],
-        inputs[f"{prefix}passage_mask"].sum(-1),
-        np.maximum(labels, 0),
-        (labels >= 0).sum(-1),
-    )
-    return {name: jnp.asarray(array, jnp.int32) for name, array in zip(BATCH_NAMES, arrays, strict=True)}
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)

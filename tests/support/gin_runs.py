@@ -40,7 +40,7 @@ def resolved(name: str) -> Iterator[TrainConfig]:
     os.chdir(tiny_run.REPOSITORY)
     try:
         macros = dict.fromkeys(must_be_set(name), "'somewhere'") | {"MODEL_DIR": "'runs/test'"}
-        parse([f"gin/runs/{name}"], [f"{macro} = {value}" for macro, value in macros.items()])
+        parse([f"runs/{name}"], [f"{macro} = {value}" for macro, value in macros.items()])
         yield gin.get_configurable(TrainConfig)()
     finally:
         os.chdir(here)

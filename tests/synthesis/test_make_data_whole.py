@@ -274,7 +274,7 @@ def test_an_endpoint_that_is_down_leaves_what_is_finished(made, tmp_path):
     config = tmp_path / "endpoint.gin"
     config.write_text(
         f"from __gin__ import dynamic_registration\nfrom class_jax.llm import client\nfrom class_jax.synthesis.stage2 import questions\n"
-        f"include '{GIN}'\nstage2.QuestionConfig:\n  transformer = 'endpoint'\n  endpoint = @client.EndpointConfig()\n"
+        f"include '{GIN}'\nquestions.QuestionConfig:\n  transformer = 'endpoint'\n  endpoint = @client.EndpointConfig()\n"
         f"client.EndpointConfig:\n  url = 'http://localhost:{port}/v1'\n  model = 'm'\n  attempts = 1\n"
     )
     result = run(config, made.dumps, work)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
-from test_reference_parity import batch_of, load
+from reference_fixtures import batch_of, load
 
 from class_jax.checkpoints import huggingface
 from class_jax.common.files import read_json

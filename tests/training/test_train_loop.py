@@ -55,15 +55,15 @@ def run(tmp_path_factory):
             files["end_to_end"],
             trained,
             optimizer__OptimizerConfig__total_steps=STEPS,
-            loop__RefreshConfig__list_length=len(tiny_run.passages()) - 1,
+            config__RefreshConfig__list_length=len(tiny_run.passages()) - 1,
             evaluator__EvaluationConfig__ks=(1, 5, len(tiny_run.passages())),
-            loop__TrainConfig__tensorboard=True,
-            loop__TrainConfig__evaluation="@evaluator.EvaluationConfig()",
-            loop__TrainConfig__evaluate_every=5,
-            loop__TrainConfig__evaluate_first=True,
-            loop__CheckpointConfig__every=5,
-            loop__CheckpointConfig__keep_last=2,
-            loop__CheckpointConfig__best_metric="eval/MRR/macro",
+            config__TrainConfig__tensorboard=True,
+            config__TrainConfig__evaluation="@evaluator.EvaluationConfig()",
+            config__TrainConfig__evaluate_every=5,
+            config__TrainConfig__evaluate_first=True,
+            config__CheckpointConfig__every=5,
+            config__CheckpointConfig__keep_last=2,
+            config__CheckpointConfig__best_metric="eval/MRR/macro",
         ),
         tiny_run.arguments(files["stage1"], folder / "stage1", optimizer__OptimizerConfig__total_steps=STEPS),
     ]
@@ -79,26 +79,26 @@ def run(tmp_path_factory):
         tiny_run.arguments(
             files["end_to_end"],
             folder / "from_run",
-            loop__TrainConfig__init_from=str(trained),
-            loop__TrainConfig__profile=(1, 1),
+            config__TrainConfig__init_from=str(trained),
+            config__TrainConfig__profile=(1, 1),
             **short,
         ),
         tiny_run.arguments(
-            files["end_to_end"], folder / "from_model", loop__TrainConfig__init_from=str(folder / "newest"), **short
+            files["end_to_end"], folder / "from_model", config__TrainConfig__init_from=str(folder / "newest"), **short
         ),
         tiny_run.arguments(
             files["end_to_end"],
             folder / "new_head",
-            loop__TrainConfig__init_from=str(trained),
-            loop__TrainConfig__head_from_embedding=0.5,
+            config__TrainConfig__init_from=str(trained),
+            config__TrainConfig__head_from_embedding=0.5,
             **short,
         ),
         tiny_run.arguments(
             files["end_to_end"],
             folder / "not_finite",
-            loop__TrainConfig__init_from=str(poisoned_folder),
+            config__TrainConfig__init_from=str(poisoned_folder),
             questions__read_anchor_questions__path=str(data / "bad_questions.tsv"),
-            loop__CheckpointConfig__every=1,
+            config__CheckpointConfig__every=1,
         ),
     ]
     names = ("from_run", "from_model", "new_head", "not_finite")

@@ -16,8 +16,8 @@ from tiny_dump import page, site
 
 from class_jax.corpus.passages import read_passages
 from class_jax.corpus.segments import SHORTEST, split_words
+from class_jax.corpus.wikipedia import dump
 from class_jax.corpus.wikipedia.dump import Damage, DumpPage, passages_from_dump, read_pages, read_site
-from class_jax.corpus.wikipedia.make_corpus import dump
 from class_jax.corpus.wikipedia.wikitext import Site, plain_text
 from class_jax.errors import InputError
 
