@@ -35,7 +35,7 @@ def side_by_side(encoders):
     """An encoder whose vectors are those of several, one after the other."""
     import jax.numpy as jnp
 
-    from class_jax.models.encode import Encoder
+    from class_jax.models.encode import DualEncoder
 
     def joined(name):
         def encode(params, ids, lengths):
@@ -44,7 +44,7 @@ def side_by_side(encoders):
 
         return encode
 
-    return Encoder(joined("questions"), joined("passages"), "multi_vector")
+    return DualEncoder(joined("questions"), joined("passages"), "multi_vector")
 
 
 def embed_real(arguments):

@@ -17,7 +17,7 @@ transforms (jit, grad, scan, checkpoint, sharding) is plain JAX on the parameter
 """
 
 from class_jax.models.class_model import (
-    CLASS,
+    ClassModel,
     Encoded,
     Memory,
     Params,
@@ -31,7 +31,7 @@ from class_jax.models.class_model import (
 from class_jax.models.config import ModelConfig
 
 __all__ = [
-    "CLASS",
+    "ClassModel",
     "Encoded",
     "Memory",
     "ModelConfig",

@@ -90,7 +90,7 @@ class Decoder(nnx.Module):
         self.norm = nn.RMSNorm(config.d_model, config.layer_norm_epsilon)
 
 
-class CLASS(nnx.Module):
+class ClassModel(nnx.Module):
     """The unified retriever and reader.
 
     A question is encoded once (`encode_questions`), a passage once (`encode_passages`), however many pairs they form;
@@ -230,9 +230,9 @@ def join(questions: Encoded, passages: Encoded) -> tuple[jax.Array, jax.Array]:
     return states, mask
 
 
-def create(config: ModelConfig, seed: int = 0) -> CLASS:
+def create(config: ModelConfig, seed: int = 0) -> ClassModel:
     """A newly initialised model."""
-    model = CLASS(config, rngs=nnx.Rngs(seed))
+    model = ClassModel(config, rngs=nnx.Rngs(seed))
     if config.symmetric_retriever and config.retriever == "multi_vector":
         attention, compared = model.encoder.reader_layers.attention, (0, slice(None), config.retriever_head)
         # T5 folds attention's division by sqrt(K) into the queries' first values: keys start that much larger.
@@ -241,13 +241,13 @@ def create(config: ModelConfig, seed: int = 0) -> CLASS:
     return model
 
 
-def split(model: CLASS) -> tuple[Any, Params]:
+def split(model: ClassModel) -> tuple[Any, Params]:
     """Splits a model into its structure and its parameter tree (nested dicts of arrays)."""
     graph, state = nnx.split(model, nnx.Param)
     return graph, plain_tree(nnx.as_pure(state))
 
 
-def merge(graph: Any, params: Params) -> CLASS:
+def merge(graph: Any, params: Params) -> ClassModel:
     """The model with the given parameters; the inverse of `split`."""
     return nnx.merge(graph, params)
 

@@ -48,7 +48,7 @@ class Vectors(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoder:
+class DualEncoder:
     """The retriever half of a model, as two pure functions of its parameters.
 
     Make one and keep it: compiled programs are cached by the identity of the two functions.
@@ -78,13 +78,13 @@ class Encoder:
 
 
 @functools.partial(jax.jit, static_argnames="encoder")
-def embed_questions(encoder: Encoder, params: Params, ids: jax.Array, lengths: jax.Array) -> Vectors:
+def embed_questions(encoder: DualEncoder, params: Params, ids: jax.Array, lengths: jax.Array) -> Vectors:
     """Embeds one batch of questions, ids [B, Q] and lengths [B]; compiled once per encoder and shape."""
     return Vectors(*encoder.questions(params, ids, lengths))
 
 
 @functools.partial(jax.jit, static_argnames="encoder")
-def embed_passages(encoder: Encoder, params: Params, ids: jax.Array, lengths: jax.Array) -> Vectors:
+def embed_passages(encoder: DualEncoder, params: Params, ids: jax.Array, lengths: jax.Array) -> Vectors:
     """Embeds one batch of passages, ids [M, P] and lengths [M]; compiled once per encoder and shape."""
     return Vectors(*encoder.passages(params, ids, lengths))
 
@@ -158,7 +158,7 @@ def question_lengths(questions: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def encode_questions(
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     questions: Sequence[np.ndarray],
     *,

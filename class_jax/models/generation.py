@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from class_jax.models import layers as nn
-from class_jax.models.class_model import CLASS, Memory
+from class_jax.models.class_model import ClassModel, Memory
 from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, search
 
 
@@ -41,7 +41,7 @@ class CrossMemory(NamedTuple):
     mask: jax.Array
 
 
-def greedy(model: CLASS, memory: Memory, max_tokens: int, *, eos_id: int = 1) -> Answers:
+def greedy(model: ClassModel, memory: Memory, max_tokens: int, *, eos_id: int = 1) -> Answers:
     """Greedy decoding of at most `max_tokens` tokens, as in the paper's experiments.
 
     The memory's keys and values are projected once; each step computes one position. The loop ends when every
@@ -51,7 +51,7 @@ def greedy(model: CLASS, memory: Memory, max_tokens: int, *, eos_id: int = 1) ->
 
 
 def beam(
-    model: CLASS,
+    model: ClassModel,
     memory: Memory,
     max_tokens: int,
     beams: int,
@@ -73,7 +73,7 @@ def beam(
 
 
 def decode(
-    model: CLASS,
+    model: ClassModel,
     cross: CrossMemory,
     max_tokens: int,
     beams: int = 1,
@@ -95,7 +95,7 @@ def best_answers(found: Hypotheses, attention: jax.Array) -> Answers:
     return Answers(found.ids[:, 0], found.lengths[:, 0], found.log_probabilities[:, 0], attention)
 
 
-def project(model: CLASS, memory: Memory) -> CrossMemory:
+def project(model: ClassModel, memory: Memory) -> CrossMemory:
     """Projects the memory to the keys and values of every decoder layer."""
     B, N, T, D = memory.states.shape
     states = memory.states.reshape(B, N * T, D)
@@ -104,7 +104,7 @@ def project(model: CLASS, memory: Memory) -> CrossMemory:
     return CrossMemory(keys, values, memory.mask)
 
 
-def decoder_step(model: CLASS, cross: CrossMemory, max_tokens: int, beams: int) -> tuple[Step, Cache]:
+def decoder_step(model: ClassModel, cross: CrossMemory, max_tokens: int, beams: int) -> tuple[Step, Cache]:
     """The decoder as the search wants it, and its empty cache: keys and values, two of [L, B, beams, H, A, K]."""
     config = model.config
     shape = (config.num_decoder_layers, cross.mask.shape[0], beams, config.num_heads, max_tokens, config.d_kv)
@@ -120,7 +120,7 @@ def decoder_step(model: CLASS, cross: CrossMemory, max_tokens: int, beams: int) 
     return step, cache
 
 
-def passage_attention(model: CLASS, cross: CrossMemory) -> jax.Array:
+def passage_attention(model: ClassModel, cross: CrossMemory) -> jax.Array:
     """P_ca [B, N] (paper, section 3.2.2): the first position sees the start token alone, whatever the answer is."""
     config, (B, N, _) = model.config, cross.mask.shape
     empty = jnp.zeros((config.num_decoder_layers, B, 1, config.num_heads, 1, config.d_kv), cross.keys.dtype)
@@ -130,7 +130,7 @@ def passage_attention(model: CLASS, cross: CrossMemory) -> jax.Array:
 
 
 def _layers(
-    model: CLASS, tokens: jax.Array, bias: jax.Array, position: jax.Array, cache: Cache, cross: CrossMemory
+    model: ClassModel, tokens: jax.Array, bias: jax.Array, position: jax.Array, cache: Cache, cross: CrossMemory
 ) -> tuple[jax.Array, Cache, jax.Array]:
     """One position of W beams through all layers.
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from class_jax.models import generation
-from class_jax.models.class_model import CLASS, Encoded, Memory, Params, merge, model_graph
+from class_jax.models.class_model import ClassModel, Encoded, Memory, Params, merge, model_graph
 from class_jax.models.config import ModelConfig
-from class_jax.models.encode import Encoder
+from class_jax.models.encode import DualEncoder
 
 # Activations of one layer while passages are read; on a CPU they should fit its cache: a third of the time is saved.
 _READ_BYTES = 2 * 2**30
@@ -47,7 +47,7 @@ def retriever_params(params: Params) -> Params:
 
 
 @functools.cache
-def encoder(config: ModelConfig) -> Encoder:
+def encoder(config: ModelConfig) -> DualEncoder:
     """Compiled functions by which retrieval calls the model; they take `retriever_params`."""
     config = dataclasses.replace(config, dropout_rate=0.0, remat="none")
     graph = model_graph(config)
@@ -62,7 +62,7 @@ def encoder(config: ModelConfig) -> Encoder:
         encoded = merge(graph, params).encode_passages(ids, lengths)
         return encoded.vectors, encoded.mask
 
-    return Encoder(questions=questions, passages=passages, kind=config.retriever)
+    return DualEncoder(questions=questions, passages=passages, kind=config.retriever)
 
 
 @functools.cache
@@ -117,7 +117,7 @@ def answerer(config: ModelConfig, max_tokens: int, beams: int = 1) -> Callable[.
 
 
 def _read(
-    model: CLASS,
+    model: ClassModel,
     question_ids: jax.Array,
     question_lengths: jax.Array,
     passage_ids: jax.Array,

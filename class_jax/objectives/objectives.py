@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from class_jax.errors import InputError, nearest
 from class_jax.models import scoring
-from class_jax.models.class_model import CLASS, Encoded
+from class_jax.models.class_model import ClassModel, Encoded
 from class_jax.models.layers import over_batch
 from class_jax.models.packing import Slots
 from class_jax.objectives import losses
@@ -88,7 +88,9 @@ def in_micro_batches(function: Callable, count: int, key: jax.Array | None, *arr
     return jax.tree.map(glue, jax.lax.scan(body, None, (keys, *jax.tree.map(cut, arrays)))[1])
 
 
-def encode_batch(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array | None) -> tuple[Encoded, Encoded]:
+def encode_batch(
+    model: ClassModel, batch: Batch, config: ObjectiveConfig, key: jax.Array | None
+) -> tuple[Encoded, Encoded]:
     """Encodes each question [B or 2B, Q] once and each passage [B, N, P] once."""
     question_key, passage_key = (None, None) if key is None else jax.random.split(key)
     questions = model.encode_questions(batch["question_ids"], batch["question_lengths"], question_key)
@@ -118,7 +120,7 @@ def _slots(batch: Batch, config: ObjectiveConfig) -> tuple[Slots | None, Slots |
 
 
 @jax.named_scope("teacher")
-def teacher_targets(teacher: CLASS, batch: Batch, config: ObjectiveConfig, temperature: float = 1.0) -> Batch:
+def teacher_targets(teacher: ClassModel, batch: Batch, config: ObjectiveConfig, temperature: float = 1.0) -> Batch:
     """What a teacher that is a model says of a stage-1 batch (section 3.1); no gradient flows here.
 
     Args:
@@ -148,7 +150,9 @@ def teacher_targets(teacher: CLASS, batch: Batch, config: ObjectiveConfig, tempe
     return jax.lax.stop_gradient(targets)
 
 
-def end_to_end(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
+def end_to_end(
+    model: ClassModel, batch: Batch, config: ObjectiveConfig, key: jax.Array | None
+) -> tuple[jax.Array, Metrics]:
     """L_e2e = L_reader + alpha * KL(P_ca || P_be) (section 3.2.2): stage 2 and all fine-tuning.
 
     Args:
@@ -180,7 +184,9 @@ def end_to_end(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Arr
     return loss, {"reader": reader.mean(), "retriever": retriever.mean(), "per_question": per_question}
 
 
-def stage1(model: CLASS, batch: Batch, config: ObjectiveConfig, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
+def stage1(
+    model: ClassModel, batch: Batch, config: ObjectiveConfig, key: jax.Array | None
+) -> tuple[jax.Array, Metrics]:
     """L_stage1: distillation from the English teacher on parallel questions (section 3.1).
 
     alpha * [KL(T || S_en) + KL(T || S_L) + KL(stop(S_en) || S_L)], scores over all passages of the global batch;

@@ -28,7 +28,7 @@ import numpy as np
 from class_jax.common.files import digest_file
 from class_jax.distributed import ALONE, Hosts
 from class_jax.errors import InputError, nearest
-from class_jax.models.encode import Encoder, Params, Tokens, allowed_rows, check_enough
+from class_jax.models.encode import DualEncoder, Params, Tokens, allowed_rows, check_enough
 from class_jax.refresh.lists import NO_ROW, DamagedError, PassageLists, clear_unfinished, folder_of, remove, versions
 from class_jax.retrieval.exact import checked_exclude, exact_search
 from class_jax.retrieval.filters import Allowed, SearchSpaces
@@ -89,7 +89,7 @@ class Refresher:
         folder: str | os.PathLike,
         questions: Sequence[np.ndarray],
         store: Tokens,
-        encoder: Encoder,
+        encoder: DualEncoder,
         k: int,
         *,
         backend: str = "exact",

@@ -356,7 +356,7 @@ def _t5_functions(config: Any) -> tuple[Callable, Callable, Callable, Callable]:
     return encode, decode, log_probabilities, generate
 
 
-def read_alone(model: class_model.CLASS, ids: jax.Array, lengths: jax.Array) -> class_model.Memory:
+def read_alone(model: class_model.ClassModel, ids: jax.Array, lengths: jax.Array) -> class_model.Memory:
     """Passages [M, P] of [M] tokens, read without a question: as a plain mT5's encoder would."""
     alone = jax.tree.map(lambda x: x[:, None], model.encode_passages(ids, lengths))
     M, D = len(ids), model.config.d_model
@@ -390,7 +390,7 @@ def _where(counted: np.ndarray, states: jax.Array, labels: np.ndarray, log_proba
 
 
 def _t5_states(
-    model: class_model.CLASS, memory: generation.CrossMemory, rows: jax.Array, inputs: jax.Array
+    model: class_model.ClassModel, memory: generation.CrossMemory, rows: jax.Array, inputs: jax.Array
 ) -> jax.Array:
     """`CLASS.decode` up to the logits, from keys and values that pairs share: inputs [R, A] -> [R, A, D]."""
     A = inputs.shape[-1]

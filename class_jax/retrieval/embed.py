@@ -20,7 +20,7 @@ from class_jax.corpus.store import TokenStore
 from class_jax.distributed import ALONE, Hosts
 from class_jax.distributed.agreement import refuse_differences
 from class_jax.errors import InputError, nearest
-from class_jax.models.encode import PASSAGE_BUCKETS, Encoder, Params, embed_passages, padded_batch
+from class_jax.models.encode import PASSAGE_BUCKETS, DualEncoder, Params, embed_passages, padded_batch
 from class_jax.retrieval.index import MANIFEST, clear_unfinished, file_entry, read_manifest, write_manifest
 from class_jax.retrieval.vectors import DTYPES, VectorStore
 
@@ -53,7 +53,7 @@ class EmbedSettings:
 
 
 def embed_corpus(
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     store: TokenStore,
     folder: str | os.PathLike,
@@ -160,7 +160,7 @@ def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
 
 
 def _embed_part(
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     store: TokenStore,
     part: int,

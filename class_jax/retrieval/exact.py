@@ -18,7 +18,7 @@ from class_jax.errors import InputError
 from class_jax.models.encode import (
     PASSAGE_BUCKETS,
     QUESTION_BUCKETS,
-    Encoder,
+    DualEncoder,
     Params,
     Tokens,
     Vectors,
@@ -53,7 +53,7 @@ class _Group(NamedTuple):
 
 
 def exact_search(
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     store: Tokens,
     questions: Sequence[np.ndarray],
@@ -151,7 +151,7 @@ def checked_exclude(exclude: np.ndarray | None, count: int) -> np.ndarray:
 
 
 def _question_groups(
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     questions: Sequence[np.ndarray],
     exclude: np.ndarray,
@@ -176,7 +176,7 @@ def _question_groups(
 
 
 def _group(
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     questions: Sequence[np.ndarray],
     members: np.ndarray,
@@ -202,7 +202,7 @@ def _group(
     return _Group(members, vectors, jnp.asarray(own.reshape(chunks, chunk)))
 
 
-def _maskless(vectors: Vectors, encoder: Encoder) -> Vectors:
+def _maskless(vectors: Vectors, encoder: DualEncoder) -> Vectors:
     """Drops the mask of dense vectors, which may have any shape."""
     return vectors if encoder.kind == "multi_vector" else Vectors(vectors.vectors, jnp.ones(len(vectors.vectors), bool))
 
@@ -219,7 +219,7 @@ def _empty(group: _Group, k: int) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.jit, static_argnames="encoder")
 def _merge(
-    encoder: Encoder,
+    encoder: DualEncoder,
     questions: Vectors,
     exclude: jax.Array,
     passages: Vectors,

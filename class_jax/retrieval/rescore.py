@@ -12,7 +12,7 @@ import numpy as np
 
 from class_jax.common.batching import length_batches, power_of_two
 from class_jax.models import scoring
-from class_jax.models.encode import PASSAGE_BUCKETS, Encoder, Params, Tokens, embed_passages, padded_batch
+from class_jax.models.encode import PASSAGE_BUCKETS, DualEncoder, Params, Tokens, embed_passages, padded_batch
 from class_jax.retrieval.vectors import VectorStore
 
 # (question vectors [Q, K], candidate rows [N]) -> exact scores [N]
@@ -37,7 +37,7 @@ def with_stored(store: VectorStore, batch: int = 256) -> Rescorer:
     return rescore
 
 
-def with_model(encoder: Encoder, params: Params, store: Tokens, batch: int = 64) -> Rescorer:
+def with_model(encoder: DualEncoder, params: Params, store: Tokens, batch: int = 64) -> Rescorer:
     """Returns a function that embeds the candidates again and scores them: exact, for an index without its vectors."""
 
     def rescore(question: np.ndarray, rows: np.ndarray) -> np.ndarray:

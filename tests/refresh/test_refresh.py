@@ -8,7 +8,7 @@ import pytest
 from test_exact import BUCKETS, MULTI, QUESTION_BUCKETS, VOCABULARY, WIDTH, Store, brute_force, texts
 
 from class_jax.errors import InputError
-from class_jax.models.encode import Encoder
+from class_jax.models.encode import DualEncoder
 from class_jax.refresh import lists, refresher
 from class_jax.refresh.lists import PassageLists, versions
 from class_jax.refresh.refresher import Refresher
@@ -69,7 +69,7 @@ def test_training_goes_on_and_sees_whole_lists_only(world):
         jax.debug.callback(lambda: seen.append(threading.current_thread().name) or go.wait(10))
         return MULTI.passages(params, ids, lengths)
 
-    refresher = world.refresher(encoder=Encoder(MULTI.questions, passages, "multi_vector"))
+    refresher = world.refresher(encoder=DualEncoder(MULTI.questions, passages, "multi_vector"))
     world.refresher().adopt(PassageLists(world.best(0), np.zeros((9, K), np.float32), 0, 0, "corpus", "table"))
     refresher.restore(0)
     refresher.start(2, world.weights[2], 1)
@@ -198,7 +198,7 @@ def test_the_mesh_in_context_reaches_the_thread(world):
         seen.append(jax.sharding.get_abstract_mesh().axis_names)
         return MULTI.passages(params, ids, lengths)
 
-    refresher = world.refresher(encoder=Encoder(MULTI.questions, passages, "multi_vector"))
+    refresher = world.refresher(encoder=DualEncoder(MULTI.questions, passages, "multi_vector"))
     with jax.set_mesh(mesh):
         refresher.start(0, world.weights[0], 0)
     refresher.wait()

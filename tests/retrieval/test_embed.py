@@ -17,7 +17,7 @@ from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.distributed import ALONE
 from class_jax.errors import InputError
-from class_jax.models.encode import Encoder
+from class_jax.models.encode import DualEncoder
 from class_jax.retrieval import embed
 from class_jax.retrieval.embed import EmbedSettings, embed_corpus
 from class_jax.retrieval.index import open_index
@@ -38,8 +38,8 @@ def mean_vectors(params, ids, lengths):
     return jnp.where(mask[..., None], params[ids], 0).sum(1) / lengths[:, None], mask
 
 
-MULTI = Encoder(token_vectors, token_vectors, "multi_vector")
-DENSE = Encoder(mean_vectors, mean_vectors, "dense")
+MULTI = DualEncoder(token_vectors, token_vectors, "multi_vector")
+DENSE = DualEncoder(mean_vectors, mean_vectors, "dense")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from class_jax.common.batching import length_batches
 from class_jax.errors import InputError
 from class_jax.models import encode
-from class_jax.models.encode import Encoder, Vectors
+from class_jax.models.encode import DualEncoder, Vectors
 from class_jax.retrieval import exact
 from class_jax.retrieval.exact import exact_search
 
@@ -46,9 +46,9 @@ def mean_vectors(params, ids, lengths):
     return (params[ids] * mask[..., None]).sum(1) / lengths[:, None], mask
 
 
-MULTI = Encoder(token_vectors, token_vectors, "multi_vector")
-MEAN = Encoder(token_vectors, token_vectors, "multi_vector", mean=True)
-DENSE = Encoder(mean_vectors, mean_vectors, "dense")
+MULTI = DualEncoder(token_vectors, token_vectors, "multi_vector")
+MEAN = DualEncoder(token_vectors, token_vectors, "multi_vector", mean=True)
+DENSE = DualEncoder(mean_vectors, mean_vectors, "dense")
 
 
 def texts(rng, count, longest):
@@ -104,7 +104,7 @@ def test_every_passage_with_negative_scores_only(world):
     store, questions, table = world
     # Vectors of questions and passages point apart: every product is below zero, and padding must still not win.
     table = np.abs(table) + 0.1
-    opposed = Encoder(lambda p, i, n: (-p[i], mask_of(i, n)), token_vectors, "multi_vector")
+    opposed = DualEncoder(lambda p, i, n: (-p[i], mask_of(i, n)), token_vectors, "multi_vector")
     rows, scores = search(opposed, table, store, questions, store.num_passages)
     assert (scores < 0).all()
     assert (np.sort(rows, 1) == np.arange(store.num_passages)).all()
@@ -220,4 +220,4 @@ def test_embedded_questions_keep_their_order(world, encoder):
 
 def test_unknown_kind():
     with pytest.raises(InputError, match="did you mean 'dense'"):
-        Encoder(token_vectors, token_vectors, "dens")
+        DualEncoder(token_vectors, token_vectors, "dens")

@@ -27,7 +27,7 @@ from class_jax.models import scoring
 from class_jax.models.encode import (
     PASSAGE_BUCKETS,
     QUESTION_BUCKETS,
-    Encoder,
+    DualEncoder,
     Params,
     Tokens,
     Vectors,
@@ -244,7 +244,7 @@ class ScannIndex:
 
 
 def build_index(
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     store: Tokens,
     *,
@@ -308,7 +308,7 @@ def build_index(
 
 def scann_search(
     index: ScannIndex,
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     store: Tokens,
     questions: Sequence[np.ndarray],
@@ -413,7 +413,7 @@ def ranked_by_tokens(owners: np.ndarray, scores: np.ndarray, count: int, own: in
 
 
 def _score_in_full(
-    encoder: Encoder,
+    encoder: DualEncoder,
     params: Params,
     store: Tokens,
     questions: Vectors,
@@ -450,13 +450,13 @@ def _score_in_full(
 
 
 @functools.partial(jax.jit, static_argnames="encoder")
-def _score_pairs(encoder: Encoder, questions: Vectors, passages: Vectors, at: jax.Array) -> jax.Array:
+def _score_pairs(encoder: DualEncoder, questions: Vectors, passages: Vectors, at: jax.Array) -> jax.Array:
     """Returns MaxSim [n] of questions [n, Q, K] with the passages [M, P, K] at the places `at` [n]."""
     vectors, mask = passages.vectors[at][:, None], passages.mask[at][:, None]
     return scoring.maxsim_own(*questions, vectors, mask, mean=encoder.mean)[:, 0]
 
 
-def _real_vectors(encoder: Encoder, part: Vectors, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _real_vectors(encoder: DualEncoder, part: Vectors, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the vectors [n, E] float32 that are not padding, and the rows [n] of their passages."""
     if encoder.kind == "dense":
         kept, whose = part.vectors[at >= 0], at[at >= 0]

@@ -37,7 +37,16 @@ from class_jax.corpus.wikipedia.pages import read_pages
 from class_jax.distributed import sharding
 from class_jax.errors import InputError
 from class_jax.models import layers as nn
-from class_jax.models.class_model import CLASS, Params, create, length_mask, merge, model_graph, param_shapes, split
+from class_jax.models.class_model import (
+    ClassModel,
+    Params,
+    create,
+    length_mask,
+    merge,
+    model_graph,
+    param_shapes,
+    split,
+)
 from class_jax.models.config import ModelConfig
 from class_jax.models.inference import pad_rows, round_up
 from class_jax.training import weights
@@ -113,7 +122,7 @@ class State(NamedTuple):
     optimizer: optax.OptState
 
 
-def sentence_vectors(model: CLASS, ids: jax.Array, lengths: jax.Array, key: jax.Array | None = None) -> jax.Array:
+def sentence_vectors(model: ClassModel, ids: jax.Array, lengths: jax.Array, key: jax.Array | None = None) -> jax.Array:
     """Encodes sentences [B, T] of [B] tokens by the whole encoder; the mean of the final states, [B, D] float32.
 
     `key` is a dropout key, or None. A row without tokens gives zeros.
