@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -189,7 +190,9 @@ def test_two_hosts_of_two_devices(store, tmp_path):
         port = s.getsockname()[1]
     flags = f"{tiny_run.XLA_FLAGS} --xla_force_host_platform_device_count=2"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    environment["PYTHONPATH"] = f"{tiny_run.REPOSITORY}:{tiny_run.REPOSITORY / 'tests' / 'support'}"
+    environment["PYTHONPATH"] = os.pathsep.join(
+        map(str, (tiny_run.REPOSITORY, tiny_run.SUPPORT, Path(__file__).parent))
+    )
     command = [sys.executable, "-c", _HOST, str(store.folder), str(tmp_path / "two")]
     hosts = [
         subprocess.Popen([*command, str(i), str(port)], env=environment, stderr=subprocess.PIPE, text=True)

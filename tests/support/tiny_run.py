@@ -16,6 +16,7 @@ from class_jax.corpus.passages import Passage, write_passages
 from class_jax.corpus.vocabulary import train_vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SUPPORT = Path(__file__).resolve().parent
 PIECES = 380
 # Compiling takes most of a tiny run, and less of it without optimisations.
 XLA_FLAGS = "--xla_backend_optimization_level=0"
@@ -227,7 +228,7 @@ def start(command: list[str], stop: str | None = None, cache: Path | None = None
 
 def _environment(cache: Path | None, devices: int = 1) -> dict[str, str]:
     flags = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
-    found = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    found = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{SUPPORT}"}
     if cache is not None:
         found |= {"JAX_COMPILATION_CACHE_DIR": str(cache)}
         found |= {f"JAX_PERSISTENT_CACHE_MIN_{what}": "0" for what in ("COMPILE_TIME_SECS", "ENTRY_SIZE_BYTES")}
