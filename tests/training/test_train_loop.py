@@ -97,7 +97,7 @@ def run(tmp_path_factory):
             files["end_to_end"],
             folder / "not_finite",
             config__TrainConfig__init_from=str(poisoned_folder),
-            questions__read_anchor_questions__path=str(data / "bad_questions.tsv"),
+            readers__read_anchor_questions__path=str(data / "bad_questions.tsv"),
             config__CheckpointConfig__every=1,
         ),
     ]
