@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 import gin
 from class_jax.common.files import replacing
 from class_jax.configuration.gin_errors import explained
@@ -18,33 +16,7 @@ from class_jax.distributed import ALONE, Hosts
 from class_jax.distributed.start import HostConfig, failing_together, join_hosts
 from class_jax.errors import InputError
 from class_jax.training import loop
-
-
-def _make_flags() -> flags.FlagValues:
-    """New ones for every call: parsing into the same ones again would add to the earlier values."""
-    made = flags.FlagValues()
-    flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.", flag_values=made)
-    flags.DEFINE_multi_string("gin_bindings", [], "Single gin binding; may be given several times.", flag_values=made)
-    flags.DEFINE_list("gin_search_paths", ["."], "Folders in which gin files are looked for.", flag_values=made)
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of host 0, of several hosts.", flag_values=made)
-    flags.DEFINE_integer("processes", None, "How many hosts there are.", flag_values=made)
-    flags.DEFINE_integer("process", None, "Index of this host, from 0.", flag_values=made)
-    flags.DEFINE_bool(
-        "distributed", False, "Several hosts, found by what SLURM, GKE or a TPU pod says.", flag_values=made
-    )
-    flags.DEFINE_float("host_timeout", 300.0, "Seconds to wait for all hosts.", flag_values=made)
-    return made
-
-
-def rewrite_gin_flags(argv: Sequence[str]) -> list[str]:
-    """Turns T5X's ``--gin.NAME=VALUE`` into ``--gin_bindings=NAME = VALUE``."""
-    rewritten = []
-    for argument in argv:
-        if argument.startswith("--gin."):
-            name, _, value = argument.removeprefix("--gin.").partition("=")
-            argument = f"--gin_bindings={name} = {value}"
-        rewritten.append(argument)
-    return rewritten
+from class_jax.training.flags import parse_flags
 
 
 def train_from_gin(
@@ -99,12 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)
     sys.unraisablehook = _without_closed_loops
-    found = _make_flags()
     try:
-        _, *files = found(rewrite_gin_flags(sys.argv if argv is None else argv))
-        files += found.gin_file or []
-        if not files:
-            raise InputError("no gin file is given", remedy="for example runs/demo_stage1.gin")
+        files, found = parse_flags(sys.argv if argv is None else argv)
         hosts = join_hosts(
             HostConfig(found.coordinator, found.processes, found.process, found.distributed, found.host_timeout)
         )
@@ -113,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with failing_together(hosts):
             train_from_gin(files, found.gin_bindings, found.gin_search_paths, hosts)
             hosts.leave()
-    except (InputError, flags.Error) as error:
+    except InputError as error:
         # Gin adds lines about the configurable that an error passed through.
         print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 2

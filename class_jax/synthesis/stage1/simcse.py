@@ -51,8 +51,8 @@ from class_jax.models.config import ModelConfig
 from class_jax.models.inference import pad_rows, round_up
 from class_jax.training import weights
 from class_jax.training.data import check_vocabulary
+from class_jax.training.flags import rewrite_gin_flags
 from class_jax.training.logs import MetricLog
-from class_jax.training.main import rewrite_gin_flags
 from class_jax.training.optimizer import OptimizerConfig, make_optimizer
 from class_jax.training.signals import caught_signals
 
