@@ -1,5 +1,8 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Logs of finished work: JSON lines, appended to as it is done, from which a killed run goes on."""
+"""Logs of finished items: JSON lines, appended to as each is done, from which interrupted work is resumed.
+
+For pieces of work that write files see `class_jax.common.work`.
+"""
 
 import contextlib
 import json
@@ -8,17 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from class_jax.common.files import numbered_lines
+from class_jax.common.files import locked, numbered_lines
+from class_jax.common.work import as_json, refuse_other
 from class_jax.errors import InputError
 
 _REMEDY = "give another --out, or remove the file to start afresh"
 
 
 class WorkLog:
-    """JSON lines: a first one that tells what made the others, then one for each question.
+    """JSON lines: a first one that says what made the others, then one for each item.
 
-    Used as a context; nothing is opened before. What follows the last line end, a line that a killed process did not
-    finish, is cut off.
+    Used as a context; nothing is opened before, and no other process can open it meanwhile. What follows the last line
+    end, a line that a killed process did not finish, is cut off.
 
     Args:
       path: the file; made with its folder where it is missing.
@@ -30,32 +34,30 @@ class WorkLog:
       entries: id -> {name: value}, of the last entry with this id.
 
     Raises:
-      InputError: on entering, if the file was made with something else than `made_with`, has a line that is none of
-        its, or the disk refuses.
+      InputError: on entering, if the file was made with something else than `made_with`, another process is writing
+        it, a line is not one of such a log, or the disk refuses.
     """
 
     def __init__(self, path: str | os.PathLike, made_with: Mapping[str, Any], what: str, kept: Sequence[str]):
         self.path, self.entries = Path(path), {}
-        self._made_with, self._what, self._kept = json.loads(json.dumps(made_with)), what, tuple(kept)
+        self._made_with, self._what, self._kept = as_json(made_with), what, tuple(kept)
         self._file = None
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "WorkLog":
-        with self._refusals():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack, self._one_line():
+            stack.enter_context(locked(self.path))
             cut_torn_line(self.path)
-            self._file = open(self.path, "a", encoding="utf-8", newline="\n")
-        try:
+            self._file = stack.enter_context(open(self.path, "a", encoding="utf-8", newline="\n"))
             for line, text in numbered_lines(self.path):
                 self._take(line, text)
             if not self._file.tell():
                 self._append({"made_with": self._made_with})
-        except InputError:
-            self._file.close()
-            raise
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._open.close()
 
     def write(self, id: str, entry: Mapping[str, Any]) -> None:
         """Appends an entry; when this returns it outlives the process."""
@@ -63,7 +65,7 @@ class WorkLog:
         self.entries[id] = {name: entry[name] for name in self._kept}
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        with self._refusals():
+        with self._one_line():
             self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             self._file.flush()
 
@@ -78,13 +80,10 @@ class WorkLog:
             raise InputError(
                 f"not a line of a log of {self._what}", file=self.path, line=line, remedy=_REMEDY
             ) from error
-        for key, value in self._made_with.items():
-            if found.get(key) != value:
-                problem = f"its {self._what} were made with {found.get(key)}, not {value}"
-                raise InputError(problem, file=self.path, key=key, remedy=_REMEDY)
+        refuse_other(found, self._made_with, file=self.path, remedy=_REMEDY)
 
     @contextlib.contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _one_line(self) -> Iterator[None]:
         """Turns what the operating system refuses into one line."""
         try:
             yield

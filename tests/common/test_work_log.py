@@ -2,6 +2,7 @@
 """Logs of finished work: what is kept, what a kill leaves, what is refused."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_what_is_refused(tmp_path):
     with opened(path) as log:
         log.write("a", {"list": "x", "score": 1.5})
     with (
-        pytest.raises(InputError, match="model: its scores were made with m, not n; give another --out"),
+        pytest.raises(InputError, match=r"log\.jsonl: model: "),
         opened(path, MADE_WITH | {"model": "n"}),
     ):
         pass
@@ -60,3 +61,15 @@ def test_what_is_refused(tmp_path):
         pass
     with pytest.raises(InputError, match="could not be written"), opened(tmp_path):
         pass
+
+
+def test_one_process_writes_a_log(tmp_path):
+    def open_it():
+        with opened(tmp_path / "log.jsonl"):
+            pass
+
+    with ThreadPoolExecutor(1) as other:
+        with opened(tmp_path / "log.jsonl"), pytest.raises(InputError, match=r"log\.jsonl: another process"):
+            other.submit(open_it).result()
+        other.submit(open_it).result()
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
