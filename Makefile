@@ -8,7 +8,7 @@ DATA ?= ../shared/data
 # uv of the PATH, else one in an environment of its own.
 UV := $(or $(shell command -v uv),.venv-uv/bin/uv)
 PARALLEL := -n 2 --dist loadfile
-marked = $$(grep -rl --include='test_*.py' 'mark\.$(1)\b' tests)
+marked = $$(grep -rl --include='test_*.py' 'mark\.$(1)' tests)
 
 # Large arrays in huge pages: on Linux, XLA's CPU steps take about a third less time. Ignored elsewhere.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
@@ -17,10 +17,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .PHONY: demo real test test-newest test-core test-torch test-slow lint typecheck format lock clean
 
 demo: .venv/.installed
-	$(BIN)/python -m class_jax.demo.run --out runs/demo
+	$(BIN)/class-jax demo --out runs/demo
 
 real: .venv/.installed
-	$(BIN)/python -m class_jax.demo.real --data $(DATA) --out runs/real_parallel
+	$(BIN)/class-jax real --data $(DATA) --out runs/real_parallel
 
 test: lint typecheck .venv-torch/.installed test-newest test-core test-torch
 
@@ -35,7 +35,7 @@ test-core: .venv-core/.installed
 
 test-torch: .venv-torch/.installed
 	@if [ -x .venv-torch/bin/python ]; then \
-	  .venv-torch/bin/python -m pytest -m "torch and not slow" $(call marked,torch); \
+	  .venv-torch/bin/python -m pytest -m "(torch or torch_file) and not slow" $(call marked,torch); \
 	else echo "skipped: the tests of parity with PyTorch, which need Python 3.11"; fi
 
 test-slow: .venv/.installed

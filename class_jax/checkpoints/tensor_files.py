@@ -7,6 +7,8 @@ import hashlib
 import json
 import logging
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +17,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from class_jax.checkpoints import torch_state
 from class_jax.checkpoints.folder_digests import FolderDigests, as_bytes, pieces
 from class_jax.checkpoints.leaves import LazyArray
 from class_jax.common.files import read_json, write_json
@@ -24,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
-_ZIP = b"PK\x03\x04"  # how torch.save's files begin since PyTorch 1.6; older ones can't be mapped
+TORCH_PYTHON = "CLASS_JAX_TORCH_PYTHON"  # environment variable: a Python that reads `.bin` files where this one can't
 _REMAP_BYTES = 128 << 20
 _LENGTH_BYTES, _ALIGNMENT = 8, 8  # of a safetensors header
 _SAFETENSORS_TYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -77,7 +80,8 @@ def read_tensors(folder: str | os.PathLike) -> TensorFiles:
 
     Raises:
       InputError: if there is no such file; if one is cut short, damaged, of another type, or not among the shards; if a
-        `.bin` holds anything but tensors by name (its code is never run) or PyTorch is not installed to read it.
+        `.bin` holds anything but tensors by name (its code is never run), or there is no PyTorch to read it, neither
+        here nor in the Python that the environment variable CLASS_JAX_TORCH_PYTHON names.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -260,62 +264,74 @@ class _TorchFile:
 
     def __init__(self, torch: Any, file: Path):
         self._torch, self._file = torch, file
-        with open(file, "rb") as f:
-            self._mapped = f.read(len(_ZIP)) == _ZIP
+        self._mapped = torch_state.is_mappable(file)
         if not self._mapped:
             _log.warning("%s is of PyTorch's old format: all of it is read at once", file)
         self._read = 0
-        self.state = _load_torch(torch, file, self._mapped)
+        self.state = self._load()
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            return torch_state.load_state(self._file, self._mapped)
+        except torch_state.BadStateError as error:
+            raise _bad_state(self._file, *error.args) from error
 
     def tensor(self, name: str, dtype: np.dtype) -> np.ndarray:
         if self._mapped and self._read > _REMAP_BYTES:
             self.state, self._read = None, 0
-            self.state = _load_torch(self._torch, self._file, self._mapped)
+            self.state = self._load()
         array = _as_numpy(self._torch, self.state[name], dtype)
         self._read += array.nbytes
         return array
 
 
+def _bad_state(file: Path, problem: str, key: str | None, remedy: str | None) -> InputError:
+    return InputError(problem, file=file, key=key, remedy=remedy)
+
+
 def _open_torch(file: Path) -> TensorFiles:
     try:
         import torch
-    except ImportError as error:
-        raise InputError(
-            "needs PyTorch to be read", file=file, remedy="pip install 'class-jax[torch]', or convert it to safetensors"
-        ) from error
+    except ImportError:
+        return _open_torch_elsewhere(file)
     types = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16: ml_dtypes.bfloat16}
     opened = _TorchFile(torch, file)
     lazy = {}
     for name, tensor in opened.state.items():
-        _check_type(tensor.dtype, types, file, name)
         dtype = np.dtype(types[tensor.dtype])
         lazy[name] = LazyArray(tuple(tensor.shape), dtype, functools.partial(opened.tensor, name, dtype))
     return TensorFiles(lazy)
 
 
-def _load_torch(torch: Any, file: Path, mapped: bool) -> dict[str, Any]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except MemoryError:
-        raise
-    except Exception as error:  # a file cut short or with foreign objects: a dozen types, all of them bad input
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+def _open_torch_elsewhere(file: Path) -> TensorFiles:
+    """Has the Python that `TORCH_PYTHON` names convert the file; the copy is removed with the last of its tensors."""
+    python = os.environ.get(TORCH_PYTHON)
+    if not python:
         raise InputError(
-            f"is not a whole file of tensors alone ({lines[0].split('. ')[0]})",
+            "needs PyTorch to be read",
             file=file,
-            remedy="save its state_dict() and nothing else",
-        ) from error
-    if not isinstance(state, dict):
-        raise InputError(f"holds a {type(state).__name__}, not tensors by name", file=file)
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise InputError(
-                f"is a {type(value).__name__}, not a tensor",
-                file=file,
-                key=str(name),
-                remedy="save its state_dict() and nothing else",
-            )
-    return state
+            remedy=f"{TORCH_PYTHON}=/path/to/python names one that has torch and safetensors, "
+            "or pip install 'class-jax[torch]'",
+        )
+    folder = tempfile.TemporaryDirectory(prefix="class_jax_")
+    converted = Path(folder.name) / SAFETENSORS
+    command = [python, "-I", torch_state.__file__, str(file.resolve()), str(converted)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise InputError(f"can't be run ({error.strerror})", file=python, key=TORCH_PYTHON) from error
+    if done.returncode == torch_state.BAD_FILE:
+        raise _bad_state(file, *json.loads(done.stdout.splitlines()[-1]))
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise InputError(
+            f"can't convert {file} ({last})", file=python, key=TORCH_PYTHON, remedy="needs torch, safetensors"
+        )
+
+    def kept(array: LazyArray) -> LazyArray:
+        return dataclasses.replace(array, load=lambda _folder=folder: array.load())
+
+    return TensorFiles({name: kept(array) for name, array in _open_safetensors(converted).lazy.items()})
 
 
 def _as_numpy(torch: Any, tensor: Any, dtype: Any) -> np.ndarray:

@@ -59,9 +59,11 @@ def test_numbers_of_all_scripts():
     assert numbers_in("3,14 and 1 2 3") == ["3.14", "1", "2", "3"]
 
 
+@pytest.mark.torch
 def test_the_whole_encoder_mean_pooled_as_transformers_has_it(folder):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    import torch
+    import transformers
+
     embedder = SimcseEmbedder(str(folder), batch=3, max_tokens=24)
     vectors = embedder.embed(SENTENCES, "en")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)

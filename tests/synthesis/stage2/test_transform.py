@@ -7,11 +7,10 @@ import pytest
 from llm_server import LLMServer, status
 
 from class_jax.errors import InputError
-from class_jax.llm.client import ChatRequest, EndpointConfig, Failure
-from class_jax.llm.local import LocalChatModel, LocalModelConfig
+from class_jax.llm.client import EndpointConfig, Failure
 from class_jax.llm.reply_cache import Reply
 from class_jax.pipelines.runner import RunnerConfig, counter
-from class_jax.pipelines.stages import run_stage, stage_record
+from class_jax.pipelines.stages import read_stage, run_stage
 from class_jax.questions.readers import TRAINING_LANGUAGES, read_anchor_questions
 from class_jax.synthesis.stage2 import questions
 from class_jax.synthesis.stage2.anchors import AnchorExample
@@ -267,63 +266,6 @@ def test_the_fingerprint_follows_all_that_decides():
     assert len({same, *others}) == 5
 
 
-# Local models
-
-
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory):
-    """A folder with a tiny random Llama and a tokenizer of bytes."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    folder = tmp_path_factory.mktemp("llama")
-    symbols = ["<pad>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(symbols),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=1,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
-
-
-def test_a_local_model_answers_like_a_client(tiny_model):
-    model = LocalChatModel(LocalModelConfig(tiny_model, batch_size=2, device="cpu"))
-    requests = [ChatRequest((("user", text),), max_tokens=6, seed=1) for text in ("a", "a longer prompt", "a")]
-    greedy = list(model.complete(enumerate(requests)))
-    assert [tag for tag, _ in greedy] == [0, 1, 2]
-    # Padding beside a longer prompt changes nothing.
-    assert greedy[0][1] == greedy[2][1]
-    assert [reply.prompt_tokens for _, reply in greedy] == [1, 15, 1]
-    assert all(reply.completion_tokens <= 6 and reply.finish_reason in ("stop", "length") for _, reply in greedy)
-    drawn = [
-        [reply.text for _, reply in model.complete([(0, dataclasses.replace(requests[0], temperature=5.0, seed=seed))])]
-        for seed in (1, 1, 2)
-    ]
-    assert drawn[0] == drawn[1] != drawn[2]
-
-
-def test_a_missing_local_model_is_named(tmp_path):
-    pytest.importorskip("torch")
-    with pytest.raises(InputError, match="nowhere"):
-        LocalChatModel(LocalModelConfig(str(tmp_path / "nowhere")))
-    with pytest.raises(InputError, match="bfloat16"):
-        LocalModelConfig("m", dtype="bfloat61")
-
-
 # The stage
 
 
@@ -432,7 +374,7 @@ def test_an_endpoint_makes_meta_examples_then_questions(tmp_path, server):
     questions = list(read_anchor_questions(work / "stage2" / "anchor_questions.tsv"))
     assert all(q.text == f"Missä on kaupunki numero {q.id.split('-')[1]}?" for q in questions)
     assert len(rows(work / "meta_examples" / "fi.jsonl")) == 4
-    assert stage_record(work / "meta_examples")["counts"]["endpoint/retries"] == 2
+    assert read_stage(work / "meta_examples").result["endpoint/retries"] == 2
     asked = len(server.seen)
     assert prompted(work, server, target=10) == counts
     assert len(server.seen) == asked
