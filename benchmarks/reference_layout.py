@@ -23,8 +23,9 @@ def joint_ids(batch, prefix="", row=ROW):
 
     Stage 1's R is twice the batch's questions: the passages are repeated for the second language.
     """
-    ids, q = batch[prefix + "question_ids"], batch[prefix + "question_lengths"][:, None]
-    passages, p = batch[prefix + "passage_ids"], batch[prefix + "passage_lengths"]
+    batch = batch.read_by_teacher() if prefix else batch
+    ids, q, passages, p = batch[:4]
+    q = q[:, None]
     repeats = len(ids) // len(passages)
     passages, p = jnp.concatenate([passages] * repeats), jnp.concatenate([p] * repeats)
     place = jnp.arange(row)
@@ -96,7 +97,7 @@ def read(model, batch, prefix="", *, only_retriever=False):
     if only_retriever:
         return vectors
     # The teacher's own tokens of the answer have no part in its first position, which alone is used.
-    answers = jnp.zeros_like(batch["answer_ids"][:R]) if prefix else batch["answer_ids"]
+    answers = jnp.zeros_like(batch.answer_ids[:R]) if prefix else batch.answer_ids
     memory = Memory(states.reshape(R, N, T, -1), length_mask(lengths, T))
     return *decode(model, memory, answers), vectors
 
@@ -112,12 +113,12 @@ def scores(queries, passages, query_mask, passage_mask, *, mean):
 def end_to_end(model, batch, alpha=8.0):
     """The loss of the second stage, scalar. The reference scores a question against its own passages alone."""
     logits, attention, (queries, passages, query_mask, passage_mask) = read(model, batch)
-    B, N = batch["passage_lengths"].shape
+    B, N = batch.passage_lengths.shape
     own = [x.reshape(B, N, *x.shape[1:]) for x in (passages, passage_mask)]
     found = jax.vmap(lambda *one: scores(one[0][None], one[1], one[2][None], one[3], mean=True)[0])(
         queries, own[0], query_mask, own[1]
     )
-    reader = losses.token_cross_entropy(logits, batch["answer_ids"], batch["answer_lengths"])
+    reader = losses.token_cross_entropy(logits, batch.answer_ids, batch.answer_lengths)
     return (reader + alpha * losses.reader_retriever_divergence(attention, found)).mean()
 
 
@@ -136,7 +137,7 @@ def stage1(model, batch, teacher_scores, teacher_attention, alpha=8.0):
       teacher_scores, teacher_attention: of `teach`.
       alpha: weight of the retriever's losses.
     """
-    B = len(batch["passage_lengths"])
+    B = len(batch.passage_lengths)
 
     def retriever_loss(queries, passages, query_mask, passage_mask):
         M = len(passages) // 2
@@ -149,8 +150,8 @@ def stage1(model, batch, teacher_scores, teacher_attention, alpha=8.0):
     logits, attention, vectors = read(model, batch)
     surrogate = sum((x * jax.lax.stop_gradient(pull)).sum() for x, pull in zip(vectors, pulls, strict=False))
     english, parallel = jnp.split(logits, 2)
-    reading = losses.token_cross_entropy(logits, batch["answer_ids"], batch["answer_lengths"]).mean()
-    reading += losses.answer_alignment(english, parallel, batch["answer_lengths"][:B]).mean()
+    reading = losses.token_cross_entropy(logits, batch.answer_ids, batch.answer_lengths).mean()
+    reading += losses.answer_alignment(english, parallel, batch.answer_lengths[:B]).mean()
     target = jnp.concatenate([teacher_attention] * 2)
     reading += losses.attention_distillation(target, attention).mean()
     return reading + surrogate, reading + jax.lax.stop_gradient(retriever)

@@ -27,10 +27,10 @@ def compile_step(config, teacher, shape):
     step = make_train_step(config, shape["objective"], losses, optimizer, mesh, teacher=teacher if taught else None)
     lengths = {letter: shape[f"{letter} bucket"] for letter in "QPA"}
     cut = sharding.batch_sharding(mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut)
-        for name, x in batch_shapes(shape["objective"], shape["B"], shape["N"], lengths=lengths).items()
-    }
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut),
+        batch_shapes(shape["objective"], shape["B"], shape["N"], lengths=lengths),
+    )
     others = ()
     if taught:
         places = sharding.param_shardings(teacher, mesh)

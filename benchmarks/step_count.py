@@ -14,9 +14,9 @@ import numpy as np
 import reference_layout
 
 from class_jax.models import ModelConfig, merge, model_graph, param_shapes
-from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, teacher_targets
+from class_jax.objectives.batch import Batch, TokenSlots
+from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, add_teacher_targets
 from class_jax.planning.flops import count_flops
-from class_jax.training.token_slots import TokenSlots
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # T5 v1.1 large, as ReAtt: what gin/runs/stage1.gin calls the teacher.
@@ -47,21 +47,21 @@ def batch_shapes(objective, batch, passages, *, lengths):
 
     B, N, Q, P, A = batch, passages, lengths["Q"], lengths["P"], lengths["A"]
     readings = 2 * B if objective == "stage1" else B
-    made = {
-        "question_ids": integers(readings, Q),
-        "question_lengths": integers(readings),
-        "passage_ids": integers(B, N, P),
-        "passage_lengths": integers(B, N),
-        "answer_ids": integers(readings, A),
-        "answer_lengths": integers(readings),
-    }
+    made = Batch(
+        question_ids=integers(readings, Q),
+        question_lengths=integers(readings),
+        passage_ids=integers(B, N, P),
+        passage_lengths=integers(B, N),
+        answer_ids=integers(readings, A),
+        answer_lengths=integers(readings),
+    )
     if objective == "stage1":
-        made |= {
-            "teacher_question_ids": integers(B, lengths.get("teacher Q", Q)),
-            "teacher_question_lengths": integers(B),
-            "teacher_passage_ids": integers(B, N, lengths.get("teacher P", P)),
-            "teacher_passage_lengths": integers(B, N),
-        }
+        made = made._replace(
+            teacher_question_ids=integers(B, lengths.get("teacher Q", Q)),
+            teacher_question_lengths=integers(B),
+            teacher_passage_ids=integers(B, N, lengths.get("teacher P", P)),
+            teacher_passage_lengths=integers(B, N),
+        )
     return made
 
 
@@ -72,7 +72,7 @@ def count_ours(config, objective, batch, losses=None, teacher=TEACHER):
 
     def step(params, batch, teacher_params):
         if objective == "stage1":
-            batch = batch | teacher_targets(merge(teacher_graph, teacher_params), batch, losses)
+            batch = add_teacher_targets(merge(teacher_graph, teacher_params), batch, losses)
         key = None if config.dropout_rate == 0.0 else jax.random.key(0)
         loss = lambda params: OBJECTIVES[objective](merge(graph, params), batch, losses, key)  # noqa: E731
         return jax.value_and_grad(loss, has_aux=True)(params)
@@ -126,18 +126,14 @@ def real_feed(data, folder, objective, batch, passages, vocabulary=None, seed=0,
     table = QuestionTable.from_questions(questions, opened)
     rows = np.stack([rng.permutation(store.num_passages)[:passages] for _ in range(len(table))])
     lists = PassageLists(rows, np.zeros(rows.shape, np.float32), 0, 0, store.fingerprint, table.fingerprint)
-    stage = 1 if objective == "stage1" else 2
-    texts = TeacherTexts(opened, store) if stage == 1 else None
-    return Feed(table, store, lists, batch, passages, seed, stage, teacher_texts=texts, packer=packer)
+    texts = TeacherTexts(opened, store) if objective == "stage1" else None
+    return Feed(table, store, lists, batch, passages, seed, objective, teacher_texts=texts, packer=packer)
 
 
 def fed_shapes(batch):
     """A batch of the feed as shapes, and its longest answer, to which the reference pads."""
-    kept = {name: x for name, x in batch.items() if name != "question_rows"}
-    shapes = {
-        name: x if isinstance(x, TokenSlots) else jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in kept.items()
-    }
-    return shapes, max(1, int(batch["answer_lengths"].max()))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    return shapes, max(1, int(batch.answer_lengths.max()))
 
 
 def limits(objective, batch, passages):
@@ -149,7 +145,7 @@ def length_summary(batches):
     """Mean, median and 95th percentile of the tokens of questions, passages and answers."""
     found = {}
     for name in ("question", "passage", "answer"):
-        lengths = np.concatenate([batch[f"{name}_lengths"].ravel() for batch in batches])
+        lengths = np.concatenate([getattr(batch, f"{name}_lengths").ravel() for batch in batches])
         found[name] = {
             "mean": float(lengths.mean()),
             "median": float(np.median(lengths)),
@@ -166,23 +162,23 @@ def compare(config, objective, batches, teacher=TEACHER, losses=None):
       batches: shapes and longest answer of each, as `fed_shapes` gives; equal ones are counted once.
       teacher: of stage 1. losses: settings of the objective, where they are not the default.
     """
-    times = collections.Counter((tuple(sorted(shapes.items())), answer) for shapes, answer in batches)
+    times = collections.Counter(batches)
     ours, theirs, scopes = {}, {}, collections.Counter()
     rows = []
-    for (key, answer), count in times.items():
-        shapes = dict(key)
-        if key not in ours:
-            ours[key] = count_ours(config, objective, shapes, losses, teacher)
+    for (shapes, answer), count in times.items():
+        if shapes not in ours:
+            ours[shapes] = count_ours(config, objective, shapes, losses, teacher)
         if answer not in theirs:  # its rows are always of 250
             lengths = {"Q": 50, "P": 200, "A": answer}
-            padded = batch_shapes(objective, *shapes["passage_lengths"].shape, lengths=lengths)
+            padded = batch_shapes(objective, *shapes.passage_lengths.shape, lengths=lengths)
             theirs[answer] = count_reference(config, objective, padded, teacher=teacher).model
-        for scope, flops in ours[key].by_scope(2).items():
+        for scope, flops in ours[shapes].by_scope(2).items():
             scopes[scope] += flops * count / len(batches)
-        sizes = {name: list(x.shape) for name, x in shapes.items() if name.endswith("_ids")}
-        slots = {name: dataclasses.asdict(x) for name, x in shapes.items() if isinstance(x, TokenSlots)}
+        arrays = {name: x for name, x in shapes._asdict().items() if x is not None}
+        sizes = {name: list(x.shape) for name, x in arrays.items() if name.endswith("_ids")}
+        slots = {name: dataclasses.asdict(x) for name, x in arrays.items() if isinstance(x, TokenSlots)}
         rows.append({"shapes": sizes, "slots": slots, "answer": answer, "batches": count})
-    mean = sum(ours[key].model * count for (key, _), count in times.items()) / len(batches)
+    mean = sum(ours[shapes].model * count for (shapes, _), count in times.items()) / len(batches)
     other = sum(theirs[answer] * count for (_, answer), count in times.items()) / len(batches)
     return {
         "ours": mean,

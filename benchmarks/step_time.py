@@ -43,6 +43,8 @@ def random_batch(shape, seed):
         teacher_vocab_size.
       seed: of the tokens.
     """
+    from class_jax.objectives.batch import Batch
+
     rng = np.random.default_rng(seed)
     B, N = shape["B"], shape["N"]
     stage1 = shape["objective"] == "stage1"
@@ -58,8 +60,8 @@ def random_batch(shape, seed):
         size = shape["teacher_vocab_size"]
         batch |= side("teacher_question", "Q", size, B) | side("teacher_passage", "P", size, B, N)
         answers = side("answer", "A", shape["vocab_size"], B)
-        return batch | {name: np.concatenate([x, x]) for name, x in answers.items()}
-    return batch | side("answer", "A", shape["vocab_size"], B)
+        return Batch(**batch, **{name: np.concatenate([x, x]) for name, x in answers.items()})
+    return Batch(**batch, **side("answer", "A", shape["vocab_size"], B))
 
 
 @contextlib.contextmanager

@@ -130,13 +130,13 @@ def feeding(world, given):
     from class_jax.training.token_slots import Packer
 
     rows = []
-    for stage, objective in ((2, "end_to_end"), (1, "stage1")):
-        texts = TeacherTexts(world.vocabulary, world.store) if stage == 1 else None
+    for stage in ("end_to_end", "stage1"):
+        texts = TeacherTexts(world.vocabulary, world.store) if stage == "stage1" else None
         arguments = (world.table, world.store, world.lists, given.batch, given.passages, given.seed, stage)
         feed = Feed(*arguments, teacher_texts=texts, packer=Packer())
         steps = iter(range(1, 10_000))
         found = timed(lambda feed=feed, steps=steps: feed.batch(next(steps)), max(8, given.repeats))
-        row = {"part": "feed", "objective": objective, **found, "batches_per_second": 1 / found["seconds"]}
+        row = {"part": "feed", "objective": stage, **found, "batches_per_second": 1 / found["seconds"]}
         if given.step_seconds:
             row["idle"] = idle_share(prefetch(feed, 0), given.step_seconds, given.idle_steps)
         rows.append(row)

@@ -186,8 +186,7 @@ def load(model, params):
 
 def joint_rows(batch, row, prefix=""):
     """Rows [R, N, T] of question, passage, padding, with both masks; R counts the passages' copies in stage 1."""
-    questions, lengths = batch[prefix + "question_ids"], batch[prefix + "question_lengths"]
-    passages, sizes = batch[prefix + "passage_ids"], batch[prefix + "passage_lengths"]
+    questions, lengths, passages, sizes = (batch.read_by_teacher() if prefix else batch)[:4]
     R, (B, N) = len(questions), sizes.shape
     ids, question, passage = (np.zeros((R, N, row), kind) for kind in (np.int64, bool, bool))
     for r in range(R):
@@ -271,10 +270,10 @@ def make_step(config, params, row, learning_rate, teacher=None, teacher_params=N
     other = None if teacher is None else load(Reference(teacher, row), teacher_params)
 
     def prepare(batch):
-        longest = int(batch["answer_lengths"].max())  # the reference pads answers to the longest
-        answers = torch.from_numpy(batch["answer_ids"][:, :longest].astype(np.int64))
+        longest = int(batch.answer_lengths.max())  # the reference pads answers to the longest
+        answers = torch.from_numpy(batch.answer_ids[:, :longest].astype(np.int64))
         rows = [joint_rows(batch, row)] + ([] if other is None else [joint_rows(batch, row, "teacher_")])
-        return *rows, answers, torch.from_numpy(batch["answer_lengths"].astype(np.int64))
+        return *rows, answers, torch.from_numpy(batch.answer_lengths.astype(np.int64))
 
     def step(tensors):
         loss = end_to_end(model, tensors) if other is None else stage1(model, other, tensors)

@@ -48,6 +48,7 @@ TRAIN = """
 import jax.numpy as jnp
 import class_jax.objectives.losses, class_jax.models, class_jax.models.generation, class_jax.models.scoring
 from class_jax.objectives import objectives
+from class_jax.objectives.batch import Batch
 from class_jax.training import optimizer, step
 from class_jax.distributed import sharding
 
@@ -57,11 +58,11 @@ config = class_jax.models.ModelConfig(
 mesh = sharding.make_mesh(sharding.MeshConfig())
 adamw = optimizer.make_optimizer(optimizer.OptimizerConfig(total_steps=2))
 train = step.make_train_step(config, "end_to_end", objectives.ObjectiveConfig(), adamw, mesh)
-batch = {
-    "question_ids": jnp.ones((1, 2), int), "question_lengths": jnp.full(1, 2),
-    "passage_ids": jnp.ones((1, 2, 3), int), "passage_lengths": jnp.full((1, 2), 3),
-    "answer_ids": jnp.ones((1, 2), int), "answer_lengths": jnp.full(1, 2),
-}
+batch = Batch(
+    question_ids=jnp.ones((1, 2), int), question_lengths=jnp.full(1, 2),
+    passage_ids=jnp.ones((1, 2, 3), int), passage_lengths=jnp.full((1, 2), 3),
+    answer_ids=jnp.ones((1, 2), int), answer_lengths=jnp.full(1, 2),
+)
 state, metrics = train(step.init_state(config, adamw, mesh), batch)
 print("step", int(state.step), "finite", bool(jnp.isfinite(metrics["loss"])))
 """

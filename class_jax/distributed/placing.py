@@ -6,8 +6,8 @@ What takes global arrays is a collective: every host calls it with the same tree
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from class_jax.distributed import Hosts, sharding
 from class_jax.models import inference
 from class_jax.models.class_model import Params, param_axes
 from class_jax.models.config import ModelConfig
+
+T = TypeVar("T")
 
 
 @functools.cache
@@ -62,19 +64,17 @@ class Placement:
         self.mesh, self.hosts = mesh, hosts
         self.local = None if hosts.count == 1 else local_mesh(mesh)
 
-    def batch(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Joins the hosts' slices of a batch, [B / hosts, ...], into arrays [B, ...] on the mesh; the rest stays."""
+    def batch(self, batch: T) -> T:
+        """Joins the hosts' slices of a batch, a tree of [B / hosts, ...], into arrays [B, ...] on the mesh."""
         if self.hosts.count == 1:
             return batch
         where = sharding.batch_sharding(self.mesh)
         _, shares = sharding.host_share(self.mesh)
 
-        def put(array: Any) -> Any:
-            if not isinstance(array, np.ndarray):
-                return array
+        def put(array: np.ndarray) -> jax.Array:
             return jax.make_array_from_process_local_data(where, array, (array.shape[0] * shares, *array.shape[1:]))
 
-        return {name: put(array) for name, array in batch.items()}
+        return jax.tree.map(put, batch)
 
     def retrievers(self, params: Params) -> Params | list[Params]:
         """Copies what retrieval needs of a model for `Refresher.start`: on each device of this host by itself."""

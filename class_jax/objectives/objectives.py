@@ -19,8 +19,8 @@ from class_jax.models.class_model import ClassModel, Encoded
 from class_jax.models.layers import over_batch
 from class_jax.models.packing import Slots
 from class_jax.objectives import losses
+from class_jax.objectives.batch import Batch, Stage
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 _SIDES = ("both", "english", "parallel")
@@ -93,14 +93,14 @@ def encode_batch(
 ) -> tuple[Encoded, Encoded]:
     """Encodes each question [B or 2B, Q] once and each passage [B, N, P] once."""
     question_key, passage_key = (None, None) if key is None else jax.random.split(key)
-    questions = model.encode_questions(batch["question_ids"], batch["question_lengths"], question_key)
+    questions = model.encode_questions(batch.question_ids, batch.question_lengths, question_key)
     slots, _ = _slots(batch, config)
 
     def encode(key: jax.Array | None, ids: jax.Array, lengths: jax.Array) -> Encoded:
         flat = model.encode_passages(ids.reshape(-1, ids.shape[-1]), lengths.reshape(-1), key, slots)
         return jax.tree.map(lambda x: x.reshape(*lengths.shape, *x.shape[1:]), flat)
 
-    arrays = (batch["passage_ids"], batch["passage_lengths"])
+    arrays = (batch.passage_ids, batch.passage_lengths)
     return questions, in_micro_batches(encode, config.micro_batches, passage_key, *arrays)
 
 
@@ -110,7 +110,7 @@ def _slots(batch: Batch, config: ObjectiveConfig) -> tuple[Slots | None, Slots |
     Raises:
       InputError: the batch was made for another number of micro-batches.
     """
-    found = batch.get("token_slots")
+    found = batch.token_slots
     if found is None:
         return None, None
     if found.micro_batches != config.micro_batches:
@@ -120,23 +120,21 @@ def _slots(batch: Batch, config: ObjectiveConfig) -> tuple[Slots | None, Slots |
 
 
 @jax.named_scope("teacher")
-def teacher_targets(teacher: ClassModel, batch: Batch, config: ObjectiveConfig, temperature: float = 1.0) -> Batch:
-    """What a teacher that is a model says of a stage-1 batch (section 3.1); no gradient flows here.
+def add_teacher_targets(teacher: ClassModel, batch: Batch, config: ObjectiveConfig, temperature: float = 1.0) -> Batch:
+    """Adds what a teacher that is a model predicts for a stage-1 batch (section 3.1); no gradient reaches the teacher.
 
     Args:
       teacher: the English teacher, which has a vocabulary of its own.
-      batch: in that vocabulary, teacher_question_ids [B, Q] (English), teacher_question_lengths [B],
-        teacher_passage_ids [B, N, P], teacher_passage_lengths [B, N]; Q and P may differ from the student's;
-        optionally teacher_token_slots.
+      batch: a batch with the texts in that vocabulary (`Batch.read_by_teacher`).
       config: of the losses; the teacher is cut into the same micro-batches and reads the same pairs as the student.
       temperature: divides the scores.
 
     Returns:
-      teacher_scores [B, B * N]; and, where R > 0 pairs are read, teacher_attention [R, N], its P_ca.
+      The batch with teacher_scores [B, B * N]; and, where R > 0 pairs are read, teacher_attention [R, N], its P_ca.
     """
-    own = {name.removeprefix("teacher_"): x for name, x in batch.items() if name.startswith("teacher_")}
+    own = batch.read_by_teacher()
     questions, passages = encode_batch(teacher, own, config, None)
-    targets = {"teacher_scores": scoring.score_all(questions, passages, chunk=config.score_chunk) / temperature}
+    scores, attention = scoring.score_all(questions, passages, chunk=config.score_chunk) / temperature, None
     reading = _pairs_read(config, len(passages.lengths))
     _, row_slots = _slots(own, config)
     if reading:
@@ -146,8 +144,9 @@ def teacher_targets(teacher: ClassModel, batch: Batch, config: ObjectiveConfig, 
             return teacher.decode(teacher.read(questions, passages, slots=row_slots), start)[1]
 
         read = jax.tree.map(lambda x: x[:reading], (questions, passages))
-        targets["teacher_attention"] = in_micro_batches(attend, config.micro_batches, None, *read)
-    return jax.lax.stop_gradient(targets)
+        attention = in_micro_batches(attend, config.micro_batches, None, *read)
+    scores, attention = jax.lax.stop_gradient((scores, attention))
+    return batch._replace(teacher_scores=scores, teacher_attention=attention)
 
 
 def end_to_end(
@@ -157,9 +156,7 @@ def end_to_end(
 
     Args:
       model: the model.
-      batch: question_ids [B, Q], question_lengths [B], passage_ids [B, N, P], passage_lengths [B, N],
-        answer_ids [B, A], answer_lengths [B]; optionally token_slots (`training.token_slots.TokenSlots`), to pack
-        the tokens of passages and joint rows. The loss is the same.
+      batch: B questions with their answers and passages.
       config: the losses' settings.
       key: dropout key, or None to leave dropout out.
 
@@ -176,7 +173,7 @@ def end_to_end(
         logits, attention = model.decode(model.read(questions, passages, memory_key, row_slots), ids, decode_key)
         return losses.token_cross_entropy(logits, ids, lengths), attention
 
-    arrays = (questions, passages, batch["answer_ids"], batch["answer_lengths"])
+    arrays = (questions, passages, batch.answer_ids, batch.answer_lengths)
     reader, attention = in_micro_batches(read, config.micro_batches, read_key, *arrays)
     retriever = losses.reader_retriever_divergence(attention, scores)
     per_question = reader + config.alpha * retriever
@@ -195,10 +192,7 @@ def stage1(
 
     Args:
       model: the student.
-      batch: question_ids [2B, Q]: B English questions, then the B parallel ones; question_lengths [2B];
-        passage_ids [B, N, P], shared by a pair; passage_lengths [B, N]; answer_ids [2B, A], answer_lengths [2B];
-        teacher_scores [B, B * N]; optionally teacher_attention [B, N], or of the pairs that are read alone, and
-        token_slots as in `end_to_end`.
+      batch: B pairs of questions with their passages and teacher_scores; optionally teacher_attention.
       config: the losses' settings.
       key: dropout key, or None.
 
@@ -206,12 +200,12 @@ def stage1(
       The loss, scalar, and its parts (and each pair's reading loss, [B]).
     """
     encode_key, read_key = (None, None) if key is None else jax.random.split(key)
-    B = batch["passage_ids"].shape[0]
+    B = batch.passage_ids.shape[0]
     batch = _learnt_from(batch, config.queries)
-    S = len(batch["question_ids"]) // B
+    S = len(batch.question_ids) // B
     questions, passages = encode_batch(model, batch, config, encode_key)
     scores = scoring.score_all(questions, passages, chunk=config.score_chunk)
-    taught, aligned = _retriever_losses(batch["teacher_scores"], scores, config)
+    taught, aligned = _retriever_losses(batch.teacher_scores, scores, config)
     loss = config.alpha * (taught + aligned)
     metrics = {"distillation": taught, "alignment": aligned, "per_question": jnp.full(B, loss)}
     reading = _pairs_read(config, B)
@@ -237,11 +231,11 @@ def stage1(
 
     pair = jax.tree.map(
         lambda x: jnp.stack([x[side * B : side * B + reading] for side in range(S)], axis=1),
-        (questions, batch["answer_ids"], batch["answer_lengths"]),
+        (questions, batch.answer_ids, batch.answer_lengths),
     )
-    attention = batch.get("teacher_attention")
+    attention = batch.teacher_attention
     if attention is None and config.attention_from_scores:
-        own = batch["teacher_scores"].reshape(B, B, -1)[jnp.arange(B), jnp.arange(B)]
+        own = batch.teacher_scores.reshape(B, B, -1)[jnp.arange(B), jnp.arange(B)]
         attention = jax.nn.softmax(own, axis=-1)
     passages, attention = jax.tree.map(lambda x: x[:reading], (passages, attention))
     reader, answers, attention = in_micro_batches(read, config.micro_batches, read_key, pair, passages, attention)
@@ -255,10 +249,10 @@ def _learnt_from(batch: Batch, queries: str) -> Batch:
     """A stage-1 batch with the questions and answers of one half alone, unless `queries` is "both"."""
     if queries == "both":
         return batch
-    B = batch["passage_ids"].shape[0]
+    B = batch.passage_ids.shape[0]
     half = slice(B) if queries == "english" else slice(B, None)
     names = ("question_ids", "question_lengths", "answer_ids", "answer_lengths")
-    return batch | {name: batch[name][half] for name in names}
+    return batch._replace(**{name: getattr(batch, name)[half] for name in names})
 
 
 def _retriever_losses(teacher: jax.Array, scores: jax.Array, config: ObjectiveConfig) -> tuple[jax.Array, jax.Array]:
@@ -277,4 +271,4 @@ def _pairs_read(config: ObjectiveConfig, pairs: int) -> int:
     return pairs if config.read_pairs is None else min(config.read_pairs, pairs)
 
 
-OBJECTIVES = {"end_to_end": end_to_end, "stage1": stage1}
+OBJECTIVES = {Stage.END_TO_END: end_to_end, Stage.STAGE1: stage1}

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from class_jax.models.class_model import merge, model_graph, param_shapes
 from class_jax.models.config import ModelConfig
-from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, teacher_targets
+from class_jax.objectives.batch import Batch
+from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, add_teacher_targets
 from class_jax.planning.chips import Chip
 from class_jax.planning.flops import Flops, count_flops
 from class_jax.planning.memory import Shape, parameters_per_device
@@ -69,21 +70,25 @@ def step_flops(config: ModelConfig, shape: Shape, cut: bool, teacher: ModelConfi
         return jax.ShapeDtypeStruct(size, jnp.int32)
 
     readings = shape.readings * B
-    batch = {
-        "question_ids": integers(readings, shape.question_tokens),
-        "question_lengths": integers(readings),
-        "passage_ids": integers(B, N, shape.passage_tokens),
-        "passage_lengths": integers(B, N),
-        "answer_ids": integers(readings, shape.answer_tokens),
-        "answer_lengths": integers(readings),
-    }
+    batch = Batch(
+        question_ids=integers(readings, shape.question_tokens),
+        question_lengths=integers(readings),
+        passage_ids=integers(B, N, shape.passage_tokens),
+        passage_lengths=integers(B, N),
+        answer_ids=integers(readings, shape.answer_tokens),
+        answer_lengths=integers(readings),
+    )
     if teacher is not None:
-        batch |= {"teacher_question_ids": integers(B, shape.question_tokens), "teacher_question_lengths": integers(B)}
-        batch |= {"teacher_" + name: batch[name] for name in ("passage_ids", "passage_lengths")}
+        batch = batch._replace(
+            teacher_question_ids=integers(B, shape.question_tokens),
+            teacher_question_lengths=integers(B),
+            teacher_passage_ids=batch.passage_ids,
+            teacher_passage_lengths=batch.passage_lengths,
+        )
 
-    def step(params: dict, batch: dict, teacher_params: dict | None) -> tuple:
+    def step(params: dict, batch: Batch, teacher_params: dict | None) -> tuple:
         if teacher is not None:
-            batch = batch | teacher_targets(merge(model_graph(teacher), teacher_params), batch, losses)
+            batch = add_teacher_targets(merge(model_graph(teacher), teacher_params), batch, losses)
         loss = OBJECTIVES[shape.objective]
         return jax.grad(lambda p: loss(merge(graph, p), batch, losses, None), has_aux=True)(params)
 

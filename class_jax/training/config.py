@@ -8,6 +8,7 @@ import jax
 from class_jax.distributed.sharding import MeshConfig
 from class_jax.errors import InputError
 from class_jax.models.config import ModelConfig
+from class_jax.objectives.batch import Stage
 from class_jax.objectives.objectives import ObjectiveConfig
 from class_jax.retrieval.filters import OWN_LANGUAGE
 from class_jax.training.data import DataConfig
@@ -63,7 +64,7 @@ class TrainConfig:
     """A run.
 
     Attributes:
-      model: the model. objective: "stage1" or "end_to_end". losses: settings of the objective.
+      model: the model. objective: a `Stage`, or its name "stage1" or "end_to_end". losses: settings of the objective.
       optimizer: optimizer and schedule; its total_steps is the length of the run.
       data: what it trains on. teacher: of stage 1, a model or BM25. refresh: None keeps the first passage lists.
       lists: first passage lists, a public JSON of `{"qid", "pids"}`; None lets the teacher or the first weights make
@@ -75,7 +76,6 @@ class TrainConfig:
       pack_tokens: whether passages and joint rows pass the layers without their padding (attention alone sees it).
         Saves a quarter of a step's work where lengths differ as in Wikipedia's passages, at the price of more shapes to
         compile; not worth it for tiny models or passages of one length.
-      language_exponent: of language sampling, p_i ~ n_i ** exponent.
       question_noise: runs of random short pieces to expect in a training question, 0 for none; for models that start
         from nothing, see `class_jax.training.noise`.
       init_from: weights to start from: another run's folder, or a Hugging Face folder; None starts at random.
@@ -88,7 +88,7 @@ class TrainConfig:
     """
 
     model: ModelConfig
-    objective: str
+    objective: Stage | str
     optimizer: OptimizerConfig
     data: DataConfig
     losses: ObjectiveConfig = ObjectiveConfig()
@@ -104,7 +104,6 @@ class TrainConfig:
     passage_buckets: tuple[int, ...] = (64, 128, 200)
     answer_buckets: tuple[int, ...] = (8, 16, 24, 32, 40, 50)
     pack_tokens: bool = False
-    language_exponent: float = 0.5
     question_noise: float = 0.0
     init_from: str | None = None
     head_from_embedding: float | None = None
@@ -116,14 +115,17 @@ class TrainConfig:
     profile: tuple[int, int] | None = None
     progress: bool | None = None
 
+    def __post_init__(self):
+        object.__setattr__(self, "objective", Stage.parse(self.objective, "TrainConfig.objective"))
+
 
 def check_teacher(config: TrainConfig) -> None:
     """Raises InputError for a teacher too few or too many, or lists that don't fit."""
     teacher, refresh = config.teacher, config.refresh
-    if (teacher is not None) != (config.objective == "stage1"):
+    if (teacher is not None) != (config.objective is Stage.STAGE1):
         problem, remedy = "is not set", "stage 1 is taught by a model or by BM25"
         if teacher is not None:
-            problem, remedy = f"is set, but the objective is {config.objective!r}", "only stage 1 has a teacher"
+            problem, remedy = f"is set, but the objective is {config.objective.value!r}", "only stage 1 has a teacher"
         raise InputError(problem, key="TrainConfig.teacher", remedy=remedy)
     if teacher is not None and OWN_LANGUAGE in (config.data.search_languages or ()):
         problem = f"is {tuple(config.data.search_languages)}, but a pair of questions shares its passages"

@@ -18,6 +18,7 @@ import numpy as np
 
 from class_jax.corpus.inputs import encode_question
 from class_jax.errors import InputError
+from class_jax.objectives.batch import Batch, Stage
 from class_jax.questions.table import QuestionTable, Ragged
 from class_jax.training.noise import add_noise
 from class_jax.training.sampler import LanguageSampler, counter_rng
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from class_jax.corpus.store import TokenStore
     from class_jax.corpus.vocabulary import Vocabulary
     from class_jax.refresh.lists import PassageLists
-    from class_jax.training.token_slots import Packer, TokenSlots
+    from class_jax.training.token_slots import Packer
 
 _ANSWER_STREAM = 2
 _NOISE_STREAM = 3
 _LISTS_KEPT = 4
+# Checkpoints of version 0.1 have numbers.
+_NUMBERED_STAGES = {1: Stage.STAGE1.value, 2: Stage.END_TO_END.value}
 
 
 class Teacher(Protocol):
@@ -89,7 +92,7 @@ class Feed:
       batch_size: questions a step over all hosts, B (in stage 1: parallel pairs).
       num_passages: passages per question, N.
       seed: of the question order and of the choice among a question's answers.
-      stage: 1 for distillation on parallel pairs, 2 for end-to-end training (stage 2 and fine-tuning).
+      stage: "stage1" for distillation on parallel pairs, "end_to_end" for stage 2 and fine-tuning.
       host_index: this host; it gets the `host_index`-th of `host_count` equal slices of every array.
       host_count: number of hosts that read different slices; see `class_jax.distributed.sharding.host_share`.
       question_buckets: lengths that Q may take, ascending; likewise the other two for P and A. A batch takes
@@ -113,7 +116,7 @@ class Feed:
         batch_size: int,
         num_passages: int,
         seed: int,
-        stage: int,
+        stage: Stage | str,
         host_index: int = 0,
         host_count: int = 1,
         question_buckets: Sequence[int] = (16, 32, 50),
@@ -127,7 +130,7 @@ class Feed:
         packer: "Packer | None" = None,
     ):
         self.table, self.store, self.teacher = table, store, teacher
-        self.batch_size, self.num_passages, self.stage = batch_size, num_passages, stage
+        self.batch_size, self.num_passages, self.stage = batch_size, num_passages, Stage.parse(stage)
         self.host_index, self.host_count = host_index, host_count
         self.question_buckets = tuple(question_buckets)
         self.passage_buckets = tuple(passage_buckets)
@@ -143,8 +146,6 @@ class Feed:
             self.set_lists(lists)
 
     def _check_settings(self) -> None:
-        if self.stage not in (1, 2):
-            raise InputError(f"{self.stage!r} instead of 1 or 2", key="stage", remedy="2 is end-to-end training")
         for key, value in (("batch_size", self.batch_size), ("num_passages", self.num_passages)):
             if value < 1:
                 raise InputError(f"{value} is less than 1", key=key)
@@ -160,11 +161,11 @@ class Feed:
             sizes = getattr(self, key)
             if not sizes or sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes)):
                 raise InputError(f"{sizes} is not an ascending list of lengths", key=key)
-        if (self.teacher is not None or self.teacher_texts is not None) and self.stage != 1:
+        if (self.teacher is not None or self.teacher_texts is not None) and self.stage is not Stage.STAGE1:
             raise InputError("only stage 1 has a teacher", key="teacher", remedy="leave it out")
         if not self.teacher_temperature > 0:
             raise InputError(f"{self.teacher_temperature} is not positive", key="teacher_temperature")
-        if self.stage == 1:
+        if self.stage is Stage.STAGE1:
             lacking = np.flatnonzero(self.table.english_tokens.lengths == 0)
             if lacking.size:
                 raise InputError(
@@ -249,21 +250,17 @@ class Feed:
         """Returns the question rows that steps start..stop-1 train on, [questions] int64, sorted, each once."""
         return np.unique(self.sampler.draws(start * self.batch_size, stop * self.batch_size))
 
-    def batch(self, step: int) -> "dict[str, np.ndarray | TokenSlots]":
+    def question_rows(self, step: int) -> np.ndarray:
+        """Returns the rows of the question table that `step` trains on, of all hosts, [B] int64."""
+        return self.sampler.rows(step, self.batch_size)
+
+    def batch(self, step: int) -> Batch:
         """Builds this host's slice of the batch of `step`; the slices of all hosts concatenate to the whole.
 
         Returns:
-          End to end: `question_ids` [B, Q], `question_lengths` [B], `passage_ids` [B, N, P],
-          `passage_lengths` [B, N], `answer_ids` [B, A], `answer_lengths` [B], all int32, and `question_rows`
-          [B] int64, for the host alone. A question without answers has answer length 0.
-          In stage 1 the question and answer arrays have 2B rows: the B English questions, then their B
-          parallel ones, with the same answers twice; passages are shared. Where there is a host-side teacher,
-          `teacher_scores` [B, B*N] float32 holds its scores of the whole batch's passages, in the order of
-          `passage_ids`, divided by the temperature. Where there are teacher texts, `teacher_question_ids` [B, Q] and
-          `teacher_passage_ids` [B, N, P], with their lengths, hold the English questions and the passages as tokens of
-          the teacher's vocabulary; its Q and P are its own.
-          With a packer, `token_slots` and, beside teacher texts, `teacher_token_slots`: the same on all hosts.
-          (With H hosts, read B as B/H, but for the B*N of the teacher.)
+          NumPy arrays [B / hosts, ...] (`teacher_scores`: [B / hosts, B * N]). `teacher_scores` is there with a
+          teacher that scores on the host, the other teacher fields with teacher texts, slots with a packer; slots
+          are the same on all hosts.
 
         Raises:
           InputError: there are no passage lists, or too short ones for a question of this step.
@@ -271,7 +268,7 @@ class Feed:
         with self._lock:
             lists = self._lists_at(step)
             self._built = max(self._built, step)
-        rows = self.sampler.rows(step, self.batch_size)
+        rows = self.question_rows(step)
         passages = self._passage_rows(rows, lists)
         answers = self._answer_rows(rows, step)
         share = self.batch_size // self.host_count
@@ -280,7 +277,7 @@ class Feed:
         passage_lengths = self.store.lengths[passages.ravel()].reshape(passages.shape)
         P = bucket(int(passage_lengths.max()), self.passage_buckets, "passage_buckets")
         ids, lengths = self.store.batch(passages[mine], length=P)
-        batch |= {"passage_ids": ids, "passage_lengths": lengths, "question_rows": rows[mine]}
+        batch |= {"passage_ids": ids, "passage_lengths": lengths}
         if self.packer is not None:
             batch["token_slots"] = self.packer(question_lengths, passage_lengths, stage=self.stage)
         if self.teacher is not None:
@@ -289,7 +286,7 @@ class Feed:
             batch["teacher_scores"] = scores / np.float32(self.teacher_temperature)
         if self.teacher_texts is not None:
             batch |= self._teacher_readings(self.teacher_texts, rows, passages, mine)
-        return batch
+        return Batch(**batch)
 
     def state(self, step: int | None = None) -> dict[str, Any]:
         """Returns what a checkpoint needs to continue, as a small JSON object.
@@ -323,9 +320,12 @@ class Feed:
           InputError: the state is of other questions, passages, seed or batch size, or its lists are missing.
         """
         for key, mine in self._identity().items():
-            if state.get(key) != mine:
+            saved = state.get(key)
+            if key == "stage":
+                saved = _NUMBERED_STAGES.get(saved, saved)
+            if saved != mine:
                 raise InputError(
-                    f"the saved run has {state.get(key)!r}, this one {mine!r}",
+                    f"the saved run has {saved!r}, this one {mine!r}",
                     key=f"feed.{key}",
                     remedy="continue with the saved run's data and settings, or start a new run",
                 )
@@ -353,7 +353,7 @@ class Feed:
             "seed": self.sampler.seed,
             "exponent": self.sampler.exponent,
             "batch_size": self.batch_size,
-            "stage": self.stage,
+            "stage": self.stage.value,
             "num_passages": self.num_passages,
             "questions": self.table.fingerprint,
             "passages": self.store.fingerprint,
@@ -394,14 +394,14 @@ class Feed:
         draws = counter_rng(self.sampler.seed, _ANSWER_STREAM, step).random(len(rows))
         return np.where(stop > first, first + (draws * (stop - first)).astype(np.int64), -1)
 
-    def _readings(self, rows: np.ndarray, answers: np.ndarray, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _readings(self, rows: np.ndarray, answers: np.ndarray, step: int) -> tuple[dict[str, Any], np.ndarray]:
         """Returns this host's question and answer arrays, B readings, or 2B in stage 1 (English first).
 
         And the questions' lengths on all hosts: packing needs them.
         """
         table, english_count = self.table, 0
         Q = int(table.question_tokens.lengths[rows].max())
-        if self.stage == 1:
+        if self.stage is Stage.STAGE1:
             Q = max(Q, int(table.english_tokens.lengths[rows].max()))
             english_count = len(rows)
             rows, answers = np.tile(rows, 2), np.tile(answers, 2)
@@ -433,7 +433,7 @@ class Feed:
 
     def _teacher_readings(
         self, texts: TeacherTexts, rows: np.ndarray, passages: np.ndarray, mine: slice
-    ) -> "dict[str, np.ndarray | TokenSlots]":
+    ) -> dict[str, Any]:
         """Returns what a teacher model reads of this host's slice; all hosts agree on the shapes."""
         questions = [texts.question(self.table.english(row)) for row in rows]
         tokens = Ragged(np.concatenate(questions), np.cumsum([0, *map(len, questions)]))
@@ -449,11 +449,11 @@ class Feed:
             "teacher_passage_lengths": passage_lengths,
         }
         if self.packer is not None:
-            readings["teacher_token_slots"] = self.packer(tokens.lengths, all_lengths, stage=1)
+            readings["teacher_token_slots"] = self.packer(tokens.lengths, all_lengths, stage=Stage.STAGE1)
         return readings
 
 
-def prefetch(feed: Feed, start: int, depth: int = 2) -> Iterator[dict[str, np.ndarray]]:
+def prefetch(feed: Feed, start: int, depth: int = 2) -> Iterator[Batch]:
     """Yields the batches of steps start, start + 1, ... in order, building up to `depth` ahead in one thread.
 
     An error in building a batch is raised here when that batch's turn comes. Close the generator to stop.

@@ -9,7 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from class_jax.checkpoints import weights
+from class_jax.checkpoints.configs import TextConfig
 from class_jax.checkpoints.pretrained import save_pretrained
+from class_jax.checkpoints.runs import write_description
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.distributed import ALONE, Hosts
 from class_jax.distributed.placing import Placement, place
@@ -28,7 +31,6 @@ from class_jax.models.class_model import Params
 from class_jax.refresh.lists import PassageLists
 from class_jax.refresh.refresher import Refresher
 from class_jax.retrieval.bm25 import BM25
-from class_jax.training import weights
 from class_jax.training.config import PREFETCH, RefreshConfig, TrainConfig, check_batch_size, check_teacher
 from class_jax.training.data import TrainingData, open_data
 from class_jax.training.evaluator import Evaluator
@@ -137,6 +139,9 @@ class _Run:
     def train(self, on_start: Callable[[], None] | None = None) -> dict[str, float]:
         """The loop; see the function `train`."""
         state, start = self._start()
+        texts = TextConfig(self.config.data.max_question_tokens, self.config.data.max_passage_tokens)
+        if self.hosts.index == 0:
+            write_description(self.folder, self.config.model, self.data.vocabulary, texts)
         if on_start is not None and self.hosts.index == 0:
             on_start()
         self.log = self._make_log(start)
@@ -150,7 +155,6 @@ class _Run:
                 if self.adopt_at is not None and step + PREFETCH + 1 >= self.adopt_at:
                     self._adopt(step)  # before the batch of that step is built ahead
                 batch = next(batches)
-                del batch["question_rows"]
                 batch = self.placement.batch(batch)
                 state, metrics = self.profiler.step(step, self.step, state, batch, *teacher)
                 if seen is not None:
@@ -176,7 +180,7 @@ class _Run:
         best = weights.best_params(self.checkpoints, self.total, state.params)
         params = self.placement.to_host_0(best)
         if self.hosts.index == 0:
-            save_pretrained(self.folder / "model", params, self.config.model, self.data.vocabulary.path)
+            save_pretrained(self.folder / "model", params, self.config.model, self.data.vocabulary, texts=texts)
         self.hosts.meet("exported")
         return self.scores
 
@@ -350,7 +354,7 @@ class _Run:
             config.batch_size,
             config.num_passages,
             config.seed,
-            stage=1 if config.objective == "stage1" else 2,
+            stage=config.objective,
             host_index=share,
             host_count=shares,
             question_buckets=config.question_buckets,
@@ -359,7 +363,7 @@ class _Run:
             teacher=self.bm25,
             teacher_texts=self.model_teacher.texts if self.model_teacher else None,
             teacher_temperature=1.0 if config.teacher is None else config.teacher.temperature,
-            exponent=config.language_exponent,
+            exponent=config.data.language_exponent,
             packer=self._make_packer() if config.pack_tokens else None,
             noise=(short_pieces(self.data.vocabulary), config.question_noise) if config.question_noise else None,
         )

@@ -10,14 +10,14 @@ import optax
 from jax.sharding import Mesh
 
 from class_jax.distributed import sharding
-from class_jax.errors import InputError, nearest
 from class_jax.models.class_model import Params, create, merge, model_graph, param_shapes, split
 from class_jax.models.config import ModelConfig
-from class_jax.objectives.objectives import OBJECTIVES, Batch, Metrics, ObjectiveConfig, teacher_targets
+from class_jax.objectives.batch import Batch, Stage
+from class_jax.objectives.objectives import OBJECTIVES, Metrics, ObjectiveConfig, add_teacher_targets
 
 # A CPU's compiler orders operations so that as many as possible may run at once: the zeros to which an embedding's
-# gradient is added come first and lie there all the while. In order of memory the step holds half as much. Not on
-# several devices of one process: eight have once stood still with it, two of them in different collectives.
+# gradient is added are made first and kept all the while. Scheduled by memory, the step needs half as much. Not on
+# several devices of one process: with it, eight once deadlocked, two of them in different collectives.
 SINGLE_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
 
 
 def state_shardings(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Where each part of the state lies on the mesh."""
+    """Shardings of the training state."""
     everywhere = sharding.replicated(mesh)
     params = sharding.param_shardings(config, mesh)
     return TrainState(everywhere, params, sharding.optimizer_shardings(optimizer, config, mesh), everywhere)
@@ -77,7 +77,7 @@ def state_shapes(config: ModelConfig, optimizer: optax.GradientTransformation, m
 
 def make_train_step(
     config: ModelConfig,
-    objective: str,
+    stage: Stage | str,
     objective_config: ObjectiveConfig,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
@@ -88,30 +88,28 @@ def make_train_step(
 
     Args:
       config: the model.
-      objective: "stage1" or "end_to_end"; see `class_jax.objectives.objectives`.
+      stage: which objective is minimised; see `class_jax.objectives.objectives`.
       objective_config: settings of the losses.
       optimizer: from `make_optimizer`.
       mesh: the device mesh; the batch is cut along its first axis, scores and means are over the global batch.
-      teacher: the model that teaches stage 1; the step is then `step(state, batch, teacher_params)`, its parameters lie
-        on the mesh as the student's do and are only read, and the batch has what `teacher_targets` asks for.
+      teacher: the model that teaches stage 1; the step is then `step(state, batch, teacher_params)`: its parameters are
+        sharded as the student's and only read, and the batch has the texts that the teacher reads.
       teacher_temperature: divides that teacher's scores.
 
     Returns:
       The step. Metrics are scalars (loss, its parts, grad_norm), and per_question [B] for naming a bad question.
 
     Raises:
-      InputError: for an unknown objective, or a mesh that does not divide a parameter.
+      InputError: for an unknown stage, or a mesh that does not divide a parameter.
     """
-    if objective not in OBJECTIVES:
-        raise InputError(f"unknown value {objective!r}", key="objective", remedy=nearest(objective, OBJECTIVES))
     graph = model_graph(config)
-    loss_function = OBJECTIVES[objective]
+    loss_function = OBJECTIVES[Stage.parse(stage)]
     teacher_graph = None if teacher is None else model_graph(teacher)
 
     def step(state: TrainState, batch: Batch, *teacher_params: Params) -> tuple[TrainState, Metrics]:
         if teacher is not None:
-            taught_by = merge(teacher_graph, *teacher_params)
-            batch = batch | teacher_targets(taught_by, batch, objective_config, teacher_temperature)
+            teacher_model = merge(teacher_graph, *teacher_params)
+            batch = add_teacher_targets(teacher_model, batch, objective_config, teacher_temperature)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         key = None if config.dropout_rate == 0.0 else key
 

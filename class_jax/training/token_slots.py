@@ -2,34 +2,19 @@
 """How many slots the packed tokens of a batch take (`class_jax.models.packing` packs them).
 
 A cell is what one device encodes or reads of one micro-batch. All cells of a batch get as many slots as the fullest
-needs, rounded up: sizes are part of what is compiled, so few should come.
+needs, rounded up: each size is compiled by itself, so there should be few.
 """
 
 import dataclasses
 
-import jax
 import numpy as np
 
 from class_jax.errors import InputError
 from class_jax.models.packing import Slots
+from class_jax.objectives.batch import Stage, TokenSlots
 
 # A size has this many leading binary digits, the rest is 0: neighbours are 1.6% to 3.1% apart.
 _DIGITS = 6
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class TokenSlots:
-    """Slots for the packed tokens of a batch, each for one micro-batch. A part of the batch that holds no array.
-
-    Attributes:
-      passages: for passages alone. rows: for joint rows of question and passage, None where none are read.
-      micro_batches: pieces that these are for.
-    """
-
-    passages: Slots
-    rows: Slots | None
-    micro_batches: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +24,7 @@ class Packer:
     Attributes:
       ways: devices over which a batch is cut.
       micro_batches, queries, read_pairs: as in `class_jax.objectives.objectives.ObjectiveConfig`; the latter two matter
-        in stage 1 alone.
+        only in stage 1.
     """
 
     ways: int = 1
@@ -47,14 +32,14 @@ class Packer:
     queries: str = "both"
     read_pairs: int | None = None
 
-    def __call__(self, question_lengths: np.ndarray, passage_lengths: np.ndarray, *, stage: int) -> TokenSlots:
+    def __call__(self, question_lengths: np.ndarray, passage_lengths: np.ndarray, *, stage: Stage) -> TokenSlots:
         """Finds the slots of a batch.
 
         Args:
           question_lengths: tokens of the questions of the whole batch, of all hosts, [B]; in stage 1 of the English
-            ones, then of the parallel ones, [2B] ([B] for a teacher, which reads the English ones alone).
+            ones, then of the parallel ones, [2B] ([B] for a teacher, which reads only the English ones).
           passage_lengths: of their passages, [B, N].
-          stage: 1 or 2 (end to end).
+          stage: of training; in stage 1 only some pairs may be read.
 
         Returns:
           Slots that hold every cell's tokens; the same on all hosts.
@@ -66,7 +51,7 @@ class Packer:
         questions = question_lengths.reshape(-1, B).astype(np.int64)  # [S, B]
         if len(questions) == 2 and self.queries != "both":
             questions = questions[:1] if self.queries == "english" else questions[1:]
-        read = B if stage == 2 or self.read_pairs is None else min(self.read_pairs, B)
+        read = B if stage is Stage.END_TO_END or self.read_pairs is None else min(self.read_pairs, B)
         tokens = passage_lengths.sum(axis=1, dtype=np.int64)  # [B]
         joint = (N * questions + tokens).sum(axis=0)[:read]
         return TokenSlots(self._slots(tokens), self._slots(joint) if read else None, self.micro_batches)

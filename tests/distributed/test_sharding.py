@@ -37,6 +37,7 @@ import jax, jax.numpy as jnp, numpy as np, optax
 from class_jax.models import ModelConfig, create, split
 from class_jax.training import optimizer, step
 from class_jax.distributed import sharding
+from class_jax.objectives.batch import Batch
 from class_jax.objectives.objectives import ObjectiveConfig
 
 B, N, Q, P, A = 16, 2, 3, 5, 2
@@ -54,7 +55,7 @@ def make_batch(objective):
     if objective == "stage1":
         batch["teacher_scores"] = rng.normal(size=(B, B * N)).astype(np.float32)
         batch["teacher_attention"] = rng.dirichlet(np.ones(N), B).astype(np.float32)
-    return batch
+    return Batch(**batch)
 
 params = jax.device_get(jax.jit(lambda: split(create(config))[1])())
 results = {{}}
@@ -92,7 +93,7 @@ from class_jax.models.packing import Slots
 from class_jax.training import optimizer, step
 from class_jax.distributed import sharding
 from class_jax.objectives.objectives import ObjectiveConfig
-from class_jax.training.token_slots import TokenSlots
+from class_jax.objectives.batch import Batch, TokenSlots
 
 B, N, Q, P, A = 16, 8, 8, 56, 4
 config = ModelConfig(**{CONFIG!r}, dropout_rate=0.0)
@@ -122,7 +123,7 @@ for case in ("end_to_end", "stage1", "end_to_end packed"):
     pieces = ObjectiveConfig(micro_batches=2)
     train = step.make_train_step(config, objective, pieces, adamw, mesh, teacher=config if teacher else None)
     with jax.set_mesh(mesh):
-        compiled = train.lower(step.state_shapes(config, adamw, mesh), batch, *teacher).compile()
+        compiled = train.lower(step.state_shapes(config, adamw, mesh), Batch(**batch), *teacher).compile()
     found[case] = {{kind: one.moved_bytes for kind, one in collectives(compiled.as_text()).items()}}
 json.dump(found, open(sys.argv[1], "w"))
 """

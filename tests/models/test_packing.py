@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_feed
+import tiny_feed
+from tiny_feed import make_feed, parallel_table
 
 from class_jax.errors import InputError
 from class_jax.models import ModelConfig, merge, model_graph, param_shapes
 from class_jax.models.packing import Slots, pack, packing, unpack
-from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, in_micro_batches, teacher_targets
+from class_jax.objectives.batch import Batch, Stage, TokenSlots
+from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, add_teacher_targets, in_micro_batches
 from class_jax.training import feed as feeds
-from class_jax.training.token_slots import Packer, TokenSlots, round_up
+from class_jax.training.token_slots import Packer, round_up
 
 # Largest difference over largest value of an array; packing changes the order of float32 sums, no more.
 TOLERANCE = 2e-5
@@ -31,8 +33,7 @@ CONFIG = ModelConfig(
 )
 TEACHER = dataclasses.replace(CONFIG, vocab_size=24)
 B, N, Q, P, A = 4, 3, 5, 9, 3
-world = test_feed.world  # a fixture
-STAGES = {"stage1": 1, "end_to_end": 2}
+world = tiny_feed.world  # a fixture
 QUICK = {"xla_backend_optimization_level": 0}
 
 
@@ -62,16 +63,16 @@ def make_batch(objective, seed):
     if objective == "stage1":
         batch["answer_lengths"] = np.tile(batch["answer_lengths"][:B], 2)
         batch |= texts("teacher_question", (B,), Q - 1, 24) | texts("teacher_passage", (B, N), P + 2, 24)
-    return batch
+    return Batch(**batch)
 
 
 def packed(objective, batch, packer):
     """The batch with the slots that the feed would find."""
-    found = packer(batch["question_lengths"], batch["passage_lengths"], stage=STAGES[objective])
-    batch = batch | {"token_slots": found}
+    found = packer(batch.question_lengths, batch.passage_lengths, stage=Stage(objective))
+    batch = batch._replace(token_slots=found)
     if objective == "stage1":
-        lengths = batch["teacher_question_lengths"], batch["teacher_passage_lengths"]
-        batch["teacher_token_slots"] = packer(*lengths, stage=1)
+        lengths = batch.teacher_question_lengths, batch.teacher_passage_lengths
+        batch = batch._replace(teacher_token_slots=packer(*lengths, stage=Stage.STAGE1))
     return batch
 
 
@@ -81,7 +82,7 @@ def run(objective, batch, gradients=False, **settings):
 
     def loss(params, teacher_params, batch):
         if objective == "stage1":
-            batch = batch | teacher_targets(merge(model_graph(TEACHER), teacher_params), batch, losses)
+            batch = add_teacher_targets(merge(model_graph(TEACHER), teacher_params), batch, losses)
         return OBJECTIVES[objective](merge(model_graph(CONFIG), params), batch, losses, None)[0]
 
     function = jax.value_and_grad(loss) if gradients else loss
@@ -123,7 +124,7 @@ def test_gradients_of_packing_are_those_of_the_sums(seed):
         np.testing.assert_allclose(transpose(weights)[0].ravel(), np.stack(columns) @ weights.ravel(), rtol=1e-6)
 
 
-@pytest.fixture(scope="module", params=STAGES)
+@pytest.fixture(scope="module", params=["stage1", "end_to_end"])
 def padded(request):
     batch = make_batch(request.param, 0)
     return request.param, batch, run(request.param, batch, gradients=True)
@@ -133,8 +134,8 @@ def padded(request):
 def test_packed_losses_and_gradients_are_the_padded_ones(padded, micro_batches, ways):
     objective, batch, expected = padded
     batch = packed(objective, batch, Packer(ways, micro_batches))
-    slots, readings = batch["token_slots"], batch["question_ids"].shape[0]
-    assert slots.passages.size * ways * micro_batches < batch["passage_ids"].size  # something is saved
+    slots, readings = batch.token_slots, batch.question_ids.shape[0]
+    assert slots.passages.size * ways * micro_batches < batch.passage_ids.size  # something is saved
     assert slots.rows.size * ways * micro_batches < readings * N * (Q + P + 6)
     assert_same(run(objective, batch, gradients=True, micro_batches=micro_batches), expected)
 
@@ -150,12 +151,12 @@ def test_packed_losses_where_stage1_reads_less(settings):
 def test_tokens_that_do_not_fit_make_the_loss_not_a_number(short):
     """The fullest cell has exactly as many tokens as slots: one less is one too few."""
     batch = packed("end_to_end", make_batch("end_to_end", 0), Packer(2, 1))
-    slots = batch["token_slots"]
+    slots = batch.token_slots
     groups, size = getattr(slots, short)
     assert round_up(size) == size < 64  # not rounded up
     few = dataclasses.replace(slots, **{short: Slots(groups, size - 1)})
     assert np.isfinite(run("end_to_end", batch))
-    assert np.isnan(run("end_to_end", batch | {"token_slots": few}))
+    assert np.isnan(run("end_to_end", batch._replace(token_slots=few)))
 
 
 def test_slots_for_other_micro_batches_are_refused():
@@ -168,7 +169,7 @@ def test_slots_for_other_micro_batches_are_refused():
 def test_slots_hold_the_fullest_cell_of_the_step_s_own_pieces(ways):
     rng = np.random.default_rng(ways)
     questions, passages = rng.integers(1, 30, 16), rng.integers(1, 200, (16, 5))
-    found = Packer(ways, 4)(questions, passages, stage=2)
+    found = Packer(ways, 4)(questions, passages, stage=Stage.END_TO_END)
     cells = []
 
     def collect(_, tokens):  # in the order in which devices hold a piece
@@ -185,10 +186,10 @@ def test_slots_hold_the_fullest_cell_of_the_step_s_own_pieces(ways):
 
 def test_a_piece_that_the_devices_do_not_divide_is_one_group():
     questions, passages = np.full(8, 3), np.full((8, 2), 10)
-    found = Packer(4, 1, read_pairs=6)(np.tile(questions, 2), passages, stage=1)
+    found = Packer(4, 1, read_pairs=6)(np.tile(questions, 2), passages, stage=Stage.STAGE1)
     assert found == TokenSlots(Slots(4, 40), Slots(1, 6 * 2 * (2 * 3 + 2 * 10)), 1)
     with pytest.raises(InputError, match="micro_batches: 3 pieces of 8 questions"):
-        Packer(1, 3)(questions, passages, stage=2)
+        Packer(1, 3)(questions, passages, stage=Stage.END_TO_END)
 
 
 def test_sizes_are_few_and_waste_little():
@@ -202,31 +203,31 @@ def test_sizes_are_few_and_waste_little():
 class TestFeed:
     """The slots that the feed finds are those of its batches."""
 
-    @pytest.mark.parametrize("stage", [1, 2])
+    @pytest.mark.parametrize("stage", Stage)
     def test_slots_are_those_of_the_whole_batch_on_every_host(self, world, stage):
         # Noise lengthens questions: a host must know what it did to the others'.
         settings = {"stage": stage, "noise": (np.arange(3, 40), 2.0), "packer": Packer(4, 2)}
-        settings |= {"table": test_feed.parallel_table(world), "question_buckets": (50,)}
-        if stage == 1:
+        settings |= {"table": parallel_table(world), "question_buckets": (50,)}
+        if stage is Stage.STAGE1:
             settings["teacher_texts"] = feeds.TeacherTexts(world[0], world[1])
-        hosts = [test_feed.make_feed(world, **settings, host_index=i, host_count=2) for i in range(2)]
-        padded = test_feed.make_feed(world, **settings | {"packer": None})
+        hosts = [make_feed(world, **settings, host_index=i, host_count=2) for i in range(2)]
+        padded = make_feed(world, **settings | {"packer": None})
         for step in range(3):
             parts = [host.batch(step) for host in hosts]
             questions, passages = (
-                np.concatenate([part[f"{name}_lengths"] for part in parts]) for name in ("question", "passage")
+                np.concatenate([getattr(part, f"{name}_lengths") for part in parts]) for name in ("question", "passage")
             )
             expected = Packer(4, 2)(questions, passages, stage=stage)
-            assert [part["token_slots"] for part in parts] == [expected, expected]
-            assert not any(isinstance(x, TokenSlots) for x in padded.batch(step).values())
-            if stage == 1:
-                lengths = padded.batch(step)["teacher_question_lengths"], passages  # both vocabularies are one
-                expected = Packer(4, 2)(*lengths, stage=1)
-                assert [part["teacher_token_slots"] for part in parts] == [expected, expected]
+            assert [part.token_slots for part in parts] == [expected, expected]
+            assert padded.batch(step).token_slots is None
+            if stage is Stage.STAGE1:
+                lengths = padded.batch(step).teacher_question_lengths, passages  # both vocabularies are one
+                expected = Packer(4, 2)(*lengths, stage=Stage.STAGE1)
+                assert [part.teacher_token_slots for part in parts] == [expected, expected]
 
     def test_few_shapes_come_in_an_epoch(self, world):
         """Random lists and lengths from 3 to 90 words; a batch as uneven as this has more sizes than a large one."""
-        feed = test_feed.make_feed(world, batch_size=32, packer=Packer(1, 2))
-        found = [feed.batch(step)["token_slots"] for step in range(40)]
+        feed = make_feed(world, batch_size=32, packer=Packer(1, 2))
+        found = [feed.batch(step).token_slots for step in range(40)]
         assert 1 < len(set(found)) <= 20
         assert len({slots.passages for slots in found}) <= 8

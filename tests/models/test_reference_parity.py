@@ -2,7 +2,6 @@
 """Numbers of the public PyTorch implementation, for both retrievers: tiny random checkpoints, float32."""
 
 import functools
-import importlib.util
 
 import jax
 import numpy as np
@@ -38,7 +37,7 @@ def run(config, params, batch):
     model = merge(model_graph(config), params)
     questions, passages = objectives.encode_batch(model, batch, objectives.ObjectiveConfig(), None)
     memory = model.read(questions, passages)
-    logits, attention = model.decode(memory, batch["answer_ids"])
+    logits, attention = model.decode(memory, batch.answer_ids)
     results = {
         "query_vectors": questions.vectors,
         "passage_vectors": passages.vectors.reshape(-1, *passages.vectors.shape[2:]),
@@ -46,7 +45,7 @@ def run(config, params, batch):
         "own_scores": scoring.score_own(questions, passages),
         "passage_attention": attention,
         "reader_logits": logits,
-        "reader_loss_per_query": losses.token_cross_entropy(logits, batch["answer_ids"], batch["answer_lengths"]),
+        "reader_loss_per_query": losses.token_cross_entropy(logits, batch.answer_ids, batch.answer_lengths),
     }
     return results, generation.greedy(model, memory, MAX_ANSWER_TOKENS)
 
@@ -69,7 +68,8 @@ class Reference:
         """The teacher reads the first half of the questions: the English ones."""
         B = self.inputs["distill_passage_ids"].shape[0]
         batch = batch_of(self.inputs, "distill_")
-        return run(*self.teacher, {name: x if name.startswith("passage") else x[:B] for name, x in batch.items()})[0]
+        english = {name: x[:B] for name, x in batch._asdict().items() if name.startswith(("question", "answer"))}
+        return run(*self.teacher, batch._replace(**english))[0]
 
     @functools.cache  # noqa: B019 (lives as long as the module's tests)
     def gradients(self, kind):
@@ -77,10 +77,9 @@ class Reference:
         batch = self.batch
         if kind == "distill":
             teacher = self.teacher_results
-            batch = batch_of(self.inputs, "distill_") | {
-                "teacher_scores": teacher["scores_sum"],
-                "teacher_attention": teacher["passage_attention"],
-            }
+            batch = batch_of(self.inputs, "distill_")._replace(
+                teacher_scores=teacher["scores_sum"], teacher_attention=teacher["passage_attention"]
+            )
         graph, settings = model_graph(self.config), objectives.ObjectiveConfig(alpha=self.alpha)
         objective = objectives.OBJECTIVES[OBJECTIVES[kind]]
         function = jax.value_and_grad(lambda params: objective(merge(graph, params), batch, settings, None)[0])
@@ -88,10 +87,8 @@ class Reference:
         return value, dict(from_params(gradients, self.config))
 
 
-@pytest.fixture(scope="module", params=["multi_vector", "dense"])
+@pytest.fixture(scope="module", params=["multi_vector", pytest.param("dense", marks=pytest.mark.torch_file)])
 def reference(request, golden):
-    if request.param == "dense" and importlib.util.find_spec("torch") is None:
-        pytest.skip("the dense fixture is a .bin file, which PyTorch reads; it is not installed")
     reference = Reference(golden / "class_reference" / request.param)
     assert reference.config.retriever == request.param
     return reference

@@ -10,6 +10,7 @@ import pytest
 
 from class_jax.errors import InputError
 from class_jax.models import ModelConfig, create, merge, model_graph, split
+from class_jax.objectives.batch import Batch
 from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, in_micro_batches
 
 # Largest difference over largest value of an array: float32 sums in another order.
@@ -40,15 +41,14 @@ def make_batch(kind, extra=0):
         ids = np.where(np.arange(longest) < lengths[..., None], ids, 0)
         return jnp.asarray(np.pad(ids, [(0, 0)] * len(shape) + [(0, extra)])), jnp.asarray(lengths)
 
-    batch = {}
-    batch["question_ids"], batch["question_lengths"] = texts((rows,), Q)
-    batch["passage_ids"], batch["passage_lengths"] = texts((B, N), P)
-    batch["answer_ids"], batch["answer_lengths"] = texts((rows,), A)
-    if kind == "stage1":
-        batch["answer_lengths"] = jnp.tile(batch["answer_lengths"][:B], 2)
-        batch["teacher_scores"] = jnp.asarray(rng.normal(size=(B, B * N)), jnp.float32)
-        batch["teacher_attention"] = jax.nn.softmax(jnp.asarray(rng.normal(size=(B, N)), jnp.float32))
-    return batch
+    batch = Batch(*texts((rows,), Q), *texts((B, N), P), *texts((rows,), A))
+    if kind == "end_to_end":
+        return batch
+    return batch._replace(
+        answer_lengths=jnp.tile(batch.answer_lengths[:B], 2),
+        teacher_scores=jnp.asarray(rng.normal(size=(B, B * N)), jnp.float32),
+        teacher_attention=jax.nn.softmax(jnp.asarray(rng.normal(size=(B, N)), jnp.float32)),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +161,10 @@ def test_stage1_without_alignment_or_reading(params):
 
 def test_stage1_may_read_the_first_pairs_alone(params):
     batch = make_batch("stage1")
-    half = len(batch["passage_ids"]) // 2
+    half = len(batch.passage_ids) // 2
     rows = np.r_[:half, 2 * half : 3 * half]
-    part = {name: x[rows] if name[0] in "qa" else x[:half] for name, x in batch.items()}
-    part["teacher_scores"] = part["teacher_scores"][:, : part["passage_ids"].shape[0] * part["passage_ids"].shape[1]]
+    part = jax.tree.map(lambda x: x[rows] if len(x) == 4 * half else x[:half], batch)
+    part = part._replace(teacher_scores=part.teacher_scores[:, : part.passage_ids.shape[0] * part.passage_ids.shape[1]])
     _, all_pairs = run("stage1", params)
     loss, metrics = run("stage1", params, read_pairs=half)
     _, first_pairs = run("stage1", params, part)
@@ -176,9 +176,7 @@ def test_stage1_may_read_the_first_pairs_alone(params):
 
 
 def test_stage1_with_a_teacher_that_does_not_read(params):
-    batch = make_batch("stage1")
-    del batch["teacher_attention"]
-    loss, metrics = run("stage1", params, batch)
+    loss, metrics = run("stage1", params, make_batch("stage1")._replace(teacher_attention=None))
     _, full = run("stage1", params)
     assert float(metrics["attention"]) == 0 < float(full["attention"])
     expected = 8 * (full["distillation"] + full["alignment"]) + full["reader"] + full["answer_alignment"]
@@ -187,10 +185,10 @@ def test_stage1_with_a_teacher_that_does_not_read(params):
 
 def test_scores_may_stand_in_for_the_teachers_attention(params):
     batch = make_batch("stage1")
-    pairs, passages = batch["passage_ids"].shape[:2]
-    own = np.stack([batch["teacher_scores"][i, i * passages : (i + 1) * passages] for i in range(pairs)])
-    given = batch | {"teacher_attention": jax.nn.softmax(jnp.asarray(own), axis=-1)}
-    del batch["teacher_attention"]
+    pairs, passages = batch.passage_ids.shape[:2]
+    own = np.stack([batch.teacher_scores[i, i * passages : (i + 1) * passages] for i in range(pairs)])
+    given = batch._replace(teacher_attention=jax.nn.softmax(jnp.asarray(own), axis=-1))
+    batch = batch._replace(teacher_attention=None)
     loss, metrics = run("stage1", params, batch, attention_from_scores=True)
     expected, expected_metrics = run("stage1", params, given)
     assert float(metrics["attention"]) == pytest.approx(float(expected_metrics["attention"]), rel=1e-5)
@@ -205,8 +203,8 @@ def test_stage1_may_learn_from_one_sides_questions(params):
     for side, pieces in (("english", 1), ("parallel", 2)):
         batch = make_batch("stage1")
         other = slice(B, None) if side == "english" else slice(B)
-        for name in ("question_ids", "answer_ids"):
-            batch[name] = batch[name].at[other].set(1)
+        garbage = {name: getattr(batch, name).at[other].set(1) for name in ("question_ids", "answer_ids")}
+        batch = batch._replace(**garbage)
         loss, parts[side] = run("stage1", params, batch, queries=side, micro_batches=pieces)
         expected = 8 * parts[side]["distillation"] + parts[side]["reader"] + parts[side]["attention"]
         assert float(loss) == pytest.approx(float(expected), rel=1e-5)
@@ -220,7 +218,7 @@ def test_stage1_may_learn_from_one_sides_questions(params):
 
 
 def test_division_by_the_questions_tokens_is_a_setting(params):
-    batch = make_batch("end_to_end") | {"question_lengths": jnp.ones(B, int)}
+    batch = make_batch("end_to_end")._replace(question_lengths=jnp.ones(B, int))
     divided, summed = (run("end_to_end", params, batch, mean_over_question=mean)[0] for mean in (True, False))
     assert float(divided) == pytest.approx(float(summed), rel=1e-6)  # one token: nothing to divide by
     divided, summed = (run("end_to_end", params, mean_over_question=mean)[0] for mean in (True, False))

@@ -10,6 +10,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from class_jax.errors import InputError
 from class_jax.models import ModelConfig, merge, model_graph, param_shapes
+from class_jax.objectives.batch import Batch
 from class_jax.objectives.objectives import ObjectiveConfig, end_to_end
 from class_jax.planning.flops import count_flops
 
@@ -124,8 +125,7 @@ def test_recomputation_is_counted_apart():
 def test_model_flops_do_not_depend_on_remat_or_micro_batches():
     config = ModelConfig(64, 16, 8, 24, 4, 2, 2, retriever_head=1, dropout_rate=0.0)
     integers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)  # noqa: E731
-    batch = {"question_ids": integers(4, 8), "question_lengths": integers(4), "passage_ids": integers(4, 3, 16)}
-    batch |= {"passage_lengths": integers(4, 3), "answer_ids": integers(4, 5), "answer_lengths": integers(4)}
+    batch = Batch(integers(4, 8), integers(4), integers(4, 3, 16), integers(4, 3), integers(4, 5), integers(4))
 
     def counted(remat, micro_batches):
         changed = dataclasses.replace(config, remat=remat)

@@ -18,6 +18,7 @@ from class_jax.commands.plan import plan
 from class_jax.distributed import sharding
 from class_jax.errors import InputError
 from class_jax.models import ModelConfig, param_shapes
+from class_jax.objectives.batch import Batch
 from class_jax.objectives.objectives import ObjectiveConfig
 from class_jax.planning.chips import CHIPS, find_chip
 from class_jax.planning.collectives import collectives
@@ -121,12 +122,10 @@ def compiled_step(config):
     optimizer = make_optimizer(OptimizerConfig(total_steps=10))
     compiled = step.make_train_step(config, "end_to_end", ObjectiveConfig(), optimizer, mesh)
     integers = lambda *size: jax.ShapeDtypeStruct(size, jnp.int32)  # noqa: E731
-    batch = {"question_ids": integers(8, 8), "question_lengths": integers(8)}
-    batch |= {"passage_ids": integers(8, 8, 64), "passage_lengths": integers(8, 8)}
-    batch |= {"answer_ids": integers(8, 4), "answer_lengths": integers(8)}
+    batch = Batch(integers(8, 8), integers(8), integers(8, 8, 64), integers(8, 8), integers(8, 4), integers(8))
     with jax.set_mesh(mesh):
         measured = compiled_memory(compiled.lower(step.state_shapes(config, optimizer, mesh), batch).compile())
-    return measured, sum(x.size * 4 for x in batch.values())
+    return measured, sum(x.size * 4 for x in jax.tree.leaves(batch))
 
 
 def test_planned_memory_is_near_what_the_compiler_takes():

@@ -13,6 +13,7 @@ import tiny_run
 import gin
 from class_jax.configuration.gin_files import parse
 from class_jax.models.class_model import merge, model_graph, param_shapes
+from class_jax.objectives.batch import Batch, Stage
 from class_jax.objectives.objectives import OBJECTIVES
 from class_jax.training.config import TrainConfig
 
@@ -47,23 +48,22 @@ def resolved(name: str) -> Iterator[TrainConfig]:
         gin.clear_config()
 
 
-def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(config: TrainConfig) -> Batch:
     """The largest batch that the buckets allow."""
     B, N = config.batch_size, config.num_passages
     Q, P, A = config.question_buckets[-1], config.passage_buckets[-1], config.answer_buckets[-1]
-    readings = 2 * B if config.objective == "stage1" else B
+    readings = 2 * B if config.objective is Stage.STAGE1 else B
     shapes = {"question": (readings, Q), "passage": (B, N, P), "answer": (readings, A)}
     batch = {f"{name}_ids": jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
     batch |= {f"{name}_lengths": jax.ShapeDtypeStruct(shape[:-1], jnp.int32) for name, shape in shapes.items()}
-    if config.objective == "stage1":
+    if config.objective is Stage.STAGE1:
         batch["teacher_scores"] = jax.ShapeDtypeStruct((B, B * N), jnp.float32)
-    return batch
+    return Batch(**batch)
 
 
 def step_key(config: TrainConfig) -> tuple:
     """What decides a step's shapes: files with the same key need one trace alone."""
-    batch = tuple(sorted((name, x.shape) for name, x in batch_shapes(config).items()))
-    return config.objective, config.model, config.losses, batch
+    return config.objective, config.model, config.losses, batch_shapes(config)
 
 
 _traced: set[tuple] = set()

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from class_jax.checkpoints.huggingface import config_from_hf, read_tensors, to_params
+from class_jax.checkpoints.configs import config_from_hf
+from class_jax.checkpoints.huggingface import to_params
+from class_jax.checkpoints.tensor_files import read_tensors
 from class_jax.common.files import read_json
 from class_jax.models import ModelConfig
-
-BATCH_NAMES = ("question_ids", "question_lengths", "passage_ids", "passage_lengths", "answer_ids", "answer_lengths")
+from class_jax.objectives.batch import Batch
 
 
 def load(folder):
@@ -32,4 +33,4 @@ def batch_of(inputs, prefix=""):
         np.maximum(labels, 0),
         (labels >= 0).sum(-1),
     )
-    return {name: jnp.asarray(array, jnp.int32) for name, array in zip(BATCH_NAMES, arrays, strict=True)}
+    return Batch(*(jnp.asarray(array, jnp.int32) for array in arrays))

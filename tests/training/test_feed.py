@@ -7,11 +7,13 @@ import sys
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import tiny_feed
+from tiny_feed import PASSAGES, RANKS, make_feed, make_lists, parallel_table
 
 from class_jax.corpus.inputs import encode_answer, encode_passage, encode_question
-from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import train_vocabulary
 from class_jax.errors import InputError
 from class_jax.questions.readers import Question
@@ -21,60 +23,16 @@ from class_jax.training import feed as feeds
 from class_jax.training.noise import add_noise
 from class_jax.training.sampler import LanguageSampler, language_shares
 
-PASSAGES, RANKS = 60, 9
-COUNTS = {"fi": 40, "ru": 10, "en": 3}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """(vocabulary, store, questions, table): 53 questions in three languages over 60 passages."""
-    folder = tmp_path_factory.mktemp("feed")
-    rng = np.random.default_rng(0)
-    words = ["river", "city", "talo", "joki", "река", "город", "year", "vuosi", "год", "queen", "kuningas", "мост"]
-    texts = [" ".join(rng.choice(words, rng.integers(3, 90))) for _ in range(PASSAGES)]
-    with open(folder / "psgs.tsv", "w", encoding="utf-8") as f:
-        f.write("id\ttext\ttitle\n")
-        f.writelines(f"p{i}\t{text}\tpage {i}\n" for i, text in enumerate(texts))
-    vocabulary = train_vocabulary([*texts, "question: title: context: _X_ Who is?"] * 3, folder / "v.model", 315)
-    store = build_store(folder / "psgs.tsv", vocabulary, folder / "store", processes=1, progress=False)
-    questions = [
-        Question(
-            f"{language}-{i}",
-            " ".join(rng.choice(words, rng.integers(2, 12))) + "?",
-            tuple(rng.choice(words, i % 3, replace=False)),
-            language,
-            None if language == "en" else f"Who is {' '.join(rng.choice(words, 3))}?",
-        )
-        for language, count in COUNTS.items()
-        for i in range(count)
-    ]
-    return vocabulary, store, questions, QuestionTable.from_questions(questions, vocabulary)
-
-
-def make_lists(store, table, version=0, seed=0, ranks=RANKS):
-    rng = np.random.default_rng(seed)
-    rows = np.stack([rng.permutation(PASSAGES)[:ranks] for _ in range(len(table))])
-    return PassageLists(rows, np.zeros(rows.shape, np.float32), version, 0, store.fingerprint, table.fingerprint)
-
-
-def make_feed(world, lists=..., table=None, **settings):
-    _, store, _, default = world
-    table = default if table is None else table
-    lists = make_lists(store, table) if lists is ... else lists
-    settings = {"batch_size": 8, "num_passages": 5, "seed": 3, "stage": 2} | settings
-    return feeds.Feed(table, store, lists, **settings)
-
-
-def parallel_table(world):
-    vocabulary, _, questions, _ = world
-    return QuestionTable.from_questions([q for q in questions if q.english], vocabulary)
+world = tiny_feed.world  # a fixture
 
 
 def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        assert a[key].dtype == b[key].dtype
-        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+    for key, x, y in zip(a._fields, a, b, strict=True):
+        if isinstance(x, np.ndarray):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y, err_msg=key)
+        else:
+            assert x == y, key
 
 
 class TestTable:
@@ -173,41 +131,39 @@ class TestEndToEnd:
     def test_batch_is_what_its_questions_and_lists_say(self, world):
         vocabulary, store, questions, table = world
         lists = make_lists(store, table)
-        batch = make_feed(world, lists).batch(4)
-        assert batch.keys() == {
-            *("question_ids", "question_lengths", "passage_ids", "passage_lengths"),
-            *("answer_ids", "answer_lengths", "question_rows"),
-        }
-        for i, row in enumerate(batch["question_rows"]):
+        feed = make_feed(world, lists)
+        batch = feed.batch(4)
+        assert all(x.dtype == np.int32 for x in batch[:6]) and batch[6:] == (None,) * 8
+        for i, row in enumerate(feed.question_rows(4)):
             q = questions[row]
             expected = encode_question(vocabulary, q.text, q.language)
-            assert batch["question_ids"][i, : batch["question_lengths"][i]].tolist() == expected
-            assert not batch["question_ids"][i, batch["question_lengths"][i] :].any()
-            answer = batch["answer_ids"][i, : batch["answer_lengths"][i]].tolist()
+            assert batch.question_ids[i, : batch.question_lengths[i]].tolist() == expected
+            assert not batch.question_ids[i, batch.question_lengths[i] :].any()
+            answer = batch.answer_ids[i, : batch.answer_lengths[i]].tolist()
             assert answer in ([encode_answer(vocabulary, a) for a in q.answers] or [[]])
             for n in range(5):
                 passage = encode_passage(vocabulary, store.passage(int(lists.rows[row, n])))
-                assert batch["passage_ids"][i, n, : batch["passage_lengths"][i, n]].tolist() == passage
+                assert batch.passage_ids[i, n, : batch.passage_lengths[i, n]].tolist() == passage
 
     def test_questions_without_answers_have_answer_length_zero(self, world):
         vocabulary, _, questions, _ = world
         silent = [Question(q.id, q.text, (), q.language, q.english) for q in questions]
         batch = make_feed(world, table=QuestionTable.from_questions(silent, vocabulary)).batch(0)
-        assert batch["answer_ids"].shape == (8, 8)
-        assert not batch["answer_lengths"].any() and not batch["answer_ids"].any()
+        assert batch.answer_ids.shape == (8, 8)
+        assert not batch.answer_lengths.any() and not batch.answer_ids.any()
 
     def test_every_answer_is_drawn(self, world):
         vocabulary, _, _, _ = world
         table = QuestionTable.from_questions([Question("1", "Who?", ("river", "talo"), "en")], vocabulary)
         batch = make_feed(world, table=table, batch_size=64).batch(0)
-        drawn = {tuple(ids[:n]) for ids, n in zip(batch["answer_ids"], batch["answer_lengths"], strict=True)}
+        drawn = {tuple(ids[:n]) for ids, n in zip(batch.answer_ids, batch.answer_lengths, strict=True)}
         assert drawn == {tuple(encode_answer(vocabulary, a)) for a in ("river", "talo")}
 
     def test_same_seed_same_batches_other_seed_others(self, world):
         a, b, c = make_feed(world), make_feed(world), make_feed(world, seed=4)
         for step in range(4):
             assert_same(a.batch(step), b.batch(step))
-        assert (a.batch(0)["question_rows"] != c.batch(0)["question_rows"]).any()
+        assert (a.question_rows(0) != c.question_rows(0)).any()
 
     def test_own_passage_never_enters_its_row(self, world):
         vocabulary, store, questions, table = world
@@ -239,11 +195,11 @@ class TestEndToEnd:
         shapes = set()
         for step in range(20):
             batch = feed.batch(step)
-            longest = batch["question_lengths"].max()
-            assert batch["question_ids"].shape[1] == min(b for b in buckets if b >= longest)
-            longest = batch["passage_lengths"].max()
-            assert batch["passage_ids"].shape[2] == min(b for b in (50, 100, 150, 200) if b >= longest)
-            shapes.add(batch["passage_ids"].shape)
+            longest = batch.question_lengths.max()
+            assert batch.question_ids.shape[1] == min(b for b in buckets if b >= longest)
+            longest = batch.passage_lengths.max()
+            assert batch.passage_ids.shape[2] == min(b for b in (50, 100, 150, 200) if b >= longest)
+            shapes.add(batch.passage_ids.shape)
         assert len(shapes) > 1
 
     def test_bucket_too_small(self, world):
@@ -254,21 +210,20 @@ class TestEndToEnd:
 
     def test_rows_between_are_the_rows_of_those_steps(self, world):
         feed = make_feed(world)
-        expected = {int(r) for step in range(3, 9) for r in feed.batch(step)["question_rows"]}
+        expected = {int(r) for step in range(3, 9) for r in feed.question_rows(step)}
         assert set(feed.rows_between(3, 9).tolist()) == expected
 
 
 class TestHosts:
-    @pytest.mark.parametrize("stage", [1, 2])
+    @pytest.mark.parametrize("stage", ["stage1", "end_to_end"])
     @pytest.mark.parametrize("hosts", [2, 4, 8])
     def test_slices_concatenate_to_the_whole(self, world, stage, hosts):
-        settings = {"table": parallel_table(world), "stage": stage, "teacher": Overlap() if stage == 1 else None}
+        settings = {"table": parallel_table(world), "stage": stage, "teacher": Overlap() if stage == "stage1" else None}
         whole = make_feed(world, **settings)
         parts = [make_feed(world, **settings, host_index=i, host_count=hosts) for i in range(hosts)]
         for step in (0, 11):
             slices = [part.batch(step) for part in parts]
-            joined = {key: np.concatenate([s[key] for s in slices]) for key in slices[0]}
-            assert_same(joined, whole.batch(step))
+            assert_same(jax.tree.map(lambda *x: np.concatenate(x), *slices), whole.batch(step))
 
 
 class Overlap:
@@ -282,31 +237,32 @@ class TestStage1:
     def test_english_first_then_parallel_over_shared_passages(self, world):
         vocabulary = world[0]
         table = parallel_table(world)
-        feed = make_feed(world, table=table, stage=1, teacher=Overlap(), teacher_temperature=4.0)
+        feed = make_feed(world, table=table, stage="stage1", teacher=Overlap(), teacher_temperature=4.0)
         batch = feed.batch(2)
-        assert batch["passage_ids"].shape[:2] == (8, 5) and batch["question_rows"].shape == (8,)
-        for i, row in enumerate(batch["question_rows"]):
-            english, other = ([*batch["question_ids"][j, : batch["question_lengths"][j]]] for j in (i, i + 8))
+        assert batch.passage_ids.shape[:2] == (8, 5)
+        asked = feed.question_rows(2)
+        for i, row in enumerate(asked):
+            english, other = ([*batch.question_ids[j, : batch.question_lengths[j]]] for j in (i, i + 8))
             assert english == encode_question(vocabulary, table.english(row), "en")
             assert other == encode_question(vocabulary, table.text(row), table.language(row))
-        for key in ("answer_ids", "answer_lengths"):
-            np.testing.assert_array_equal(batch[key][:8], batch[key][8:])
-        rows = feed._passage_rows(batch["question_rows"], feed._lists_at(2)).ravel()
-        lengths = [len(table.english(row)) for row in batch["question_rows"]]
+        for answers in (batch.answer_ids, batch.answer_lengths):
+            np.testing.assert_array_equal(answers[:8], answers[8:])
+        rows = feed._passage_rows(asked, feed._lists_at(2)).ravel()
+        lengths = [len(table.english(row)) for row in asked]
         expected = (np.array(lengths)[:, None] * 1000 + rows) / 4
-        assert batch["teacher_scores"].dtype == np.float32
-        np.testing.assert_allclose(batch["teacher_scores"], expected, rtol=1e-6)
+        assert batch.teacher_scores.dtype == np.float32
+        np.testing.assert_allclose(batch.teacher_scores, expected, rtol=1e-6)
 
     def test_bm25_is_a_teacher(self, world):
         bm25 = pytest.importorskip("class_jax.retrieval.bm25")
         pytest.importorskip("bm25s")
         teacher = bm25.BM25.from_store(world[1])
-        batch = make_feed(world, table=parallel_table(world), stage=1, teacher=teacher).batch(0)
-        assert batch["teacher_scores"].shape == (8, 40) and (batch["teacher_scores"] > 0).any()
+        batch = make_feed(world, table=parallel_table(world), stage="stage1", teacher=teacher).batch(0)
+        assert batch.teacher_scores.shape == (8, 40) and (batch.teacher_scores > 0).any()
 
     def test_needs_english(self, world):
         with pytest.raises(InputError, match=r"question 'en-0' has no English \(nor have 2 others\)"):
-            make_feed(world, stage=1)
+            make_feed(world, stage="stage1")
 
 
 class TestState:
@@ -383,7 +339,7 @@ class TestLists:
         thread.start()
         try:
             for step in range(200):
-                ids = feed.batch(step)["passage_ids"][:, 0]
+                ids = feed.batch(step).passage_ids[:, 0]
                 expected = first[feed.lists_version(step)][: ids.shape[1]]
                 assert (ids == expected).all()
         finally:
@@ -412,7 +368,7 @@ class TestLists:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"stage": 3}, "stage: 3 instead of 1 or 2"),
+        ({"stage": "stage3"}, "stage: unknown value 'stage3'; did you mean 'stage1'"),
         ({"batch_size": 0}, "batch_size: 0 is less than 1"),
         ({"num_passages": 0}, "num_passages: 0 is less than 1"),
         ({"host_count": 3}, "batch_size: 8 questions can't be split among 3 hosts"),
@@ -472,7 +428,7 @@ class TestPrefetch:
 def test_imports_without_tensorflow():
     code = (
         "import sys\n"
-        "for name in ('tensorflow', 'seqio', 'tensorflow_datasets', 'transformers', 'jax'): sys.modules[name] = None\n"
+        "for name in ('tensorflow', 'seqio', 'tensorflow_datasets', 'transformers'): sys.modules[name] = None\n"
         "import class_jax.training.feed, class_jax.questions.readers, class_jax.questions.table\n"
     )
     root = Path(feeds.__file__).parents[2]

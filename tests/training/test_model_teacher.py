@@ -3,13 +3,13 @@
 
 import dataclasses
 import functools
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import gin_runs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ import pytest
 import tiny_run
 from reference_fixtures import batch_of, load
 
-from class_jax.checkpoints import huggingface
+from class_jax.checkpoints import huggingface, tensor_files
 from class_jax.common.files import read_json
 from class_jax.configuration.gin_files import configured
 from class_jax.corpus import inputs
@@ -29,6 +29,7 @@ from class_jax.errors import InputError
 from class_jax.models import ModelConfig, create, inference, merge, model_graph, split
 from class_jax.models.class_model import param_shapes
 from class_jax.objectives import objectives
+from class_jax.objectives.batch import Batch
 from class_jax.questions.readers import read_parallel
 from class_jax.refresh import refresher
 from class_jax.refresh.lists import PassageLists
@@ -116,7 +117,7 @@ class Opened:
             B,
             N,
             0,
-            stage=1,
+            stage="stage1",
             teacher_texts=self.teacher.texts,
             question_buckets=(50,),
             passage_buckets=(200,),
@@ -188,9 +189,9 @@ def test_the_loss_is_that_of_the_teachers_scores_and_attention_computed_apart(wo
     data, texts = opened.data, opened.teacher.texts
     lists = PassageLists.load(run[0] / "lists" / "lists-000000")
     feed = opened.feed(lists)
-    rows = feed.batch(0)["question_rows"]
+    rows = feed.question_rows(0)
     passages = lists.rows[rows][:, :N]
-    params = huggingface.to_params(huggingface.read_tensors(world / "teacher"), TEACHER)
+    params = huggingface.to_params(tensor_files.read_tensors(world / "teacher"), TEACHER)
     questions, vectors, attention = [], [], []
     for row, own in zip(rows, passages, strict=True):
         tokens = [inputs.encode_passage(texts.vocabulary, data.store.passage(int(i))) for i in own]
@@ -204,8 +205,8 @@ def test_the_loss_is_that_of_the_teachers_scores_and_attention_computed_apart(wo
 
     # The student's part, from what is tested elsewhere: its scores, its P_ca and the rest of its loss.
     student = split(create(STUDENT, 0))[1]
-    batch = {name: x for name, x in feed.batch(0).items() if "teacher" not in name and name != "question_rows"}
-    given = batch | {"teacher_scores": scores.astype(np.float32), "teacher_attention": attention}
+    batch = Batch(*feed.batch(0)[:6])
+    given = batch._replace(teacher_scores=scores.astype(np.float32), teacher_attention=attention)
     loss, metrics = jax.jit(
         lambda params, batch: objectives.stage1(
             merge(model_graph(STUDENT), params), batch, objectives.ObjectiveConfig(alpha=ALPHA), None
@@ -220,7 +221,7 @@ def test_the_loss_is_that_of_the_teachers_scores_and_attention_computed_apart(wo
     # And the two terms that the teacher is in, by NumPy alone.
     both = []
     for side, prefix in (("english", 0), ("parallel", B)):
-        tokens = [batch["question_ids"][prefix + b][: batch["question_lengths"][prefix + b]].tolist() for b in range(B)]
+        tokens = [batch.question_ids[prefix + b][: batch.question_lengths[prefix + b]].tolist() for b in range(B)]
         if side == "english":
             assert tokens == [english_tokens(data.vocabulary, data, int(row)) for row in rows]
         found = [
@@ -239,7 +240,7 @@ def test_the_first_lists_are_the_teachers(world, opened, run):
     lists = PassageLists.load(run[0] / "lists" / "lists-000000")
     data, texts = opened.data, opened.teacher.texts
     assert lists.corpus == data.store.fingerprint and lists.questions == data.table.fingerprint
-    params = huggingface.to_params(huggingface.read_tensors(world / "teacher"), TEACHER)
+    params = huggingface.to_params(tensor_files.read_tensors(world / "teacher"), TEACHER)
     corpus = [inputs.encode_passage(texts.vocabulary, data.store.passage(i)) for i in range(data.store.num_passages)]
     for row in (0, len(data.table) - 1):
         tokens = english_tokens(texts.vocabulary, data, row)
@@ -263,7 +264,7 @@ def test_lists_of_a_run_killed_before_its_first_checkpoint_are_not_searched_agai
 
 def test_the_teacher_is_not_trained(world, run):
     folder, seen = run
-    start = huggingface.to_params(huggingface.read_tensors(world / "teacher"), TEACHER)
+    start = huggingface.to_params(tensor_files.read_tensors(world / "teacher"), TEACHER)
     jax.tree.map(np.testing.assert_array_equal, seen["before"], start)
     jax.tree.map(np.testing.assert_array_equal, seen["after"], start)
     assert len(set(tiny_run.losses(folder).values())) == 4
@@ -280,13 +281,14 @@ def test_the_teacher_reads_its_own_tokens_without_the_students_noise(opened):
     )
     noisy = opened.feed(lists, noise=(np.arange(300, 310), 5.0)).batch(0)
     plain = opened.feed(lists).batch(0)
-    assert (noisy["question_ids"] != plain["question_ids"]).any()
+    assert (noisy.question_ids != plain.question_ids).any()
     halves = [opened.feed(lists, host_index=i, host_count=2).batch(0) for i in range(2)]
     for name in ("question_ids", "question_lengths", "passage_ids", "passage_lengths"):
-        np.testing.assert_array_equal(noisy[f"teacher_{name}"], plain[f"teacher_{name}"])
-        np.testing.assert_array_equal(np.concatenate([h[f"teacher_{name}"] for h in halves]), plain[f"teacher_{name}"])
-    assert (plain["teacher_passage_ids"] != plain["passage_ids"]).any()
-    assert "teacher_scores" not in plain
+        quiet, loud, *parts = (getattr(x, f"teacher_{name}") for x in (plain, noisy, *halves))
+        np.testing.assert_array_equal(loud, quiet)
+        np.testing.assert_array_equal(np.concatenate(parts), quiet)
+    assert (plain.teacher_passage_ids != plain.passage_ids).any()
+    assert plain.teacher_scores is None
 
 
 def test_a_vocabulary_shared_with_the_student_needs_no_store_of_its_own(world, opened):
@@ -306,7 +308,7 @@ def test_bfloat16_halves_the_matrices_and_changes_nothing_that_is_computed_in_it
     assert all(t == jnp.float32 for name, t in types.items() if "scale" in name or "relative_bias" in name)
     batch = make_batch(8)
     targets = jax.jit(
-        lambda params: objectives.teacher_targets(
+        lambda params: objectives.add_teacher_targets(
             merge(model_graph(half), params), batch, objectives.ObjectiveConfig()
         ),
         compiler_options=QUICK,
@@ -324,7 +326,7 @@ def make_batch(pairs, vocabulary=tiny_run.PIECES, seed=0):
 
     found = texts("question", (2 * pairs,), 5) | texts("passage", (pairs, 2), 7) | texts("answer", (2 * pairs,), 3)
     found["answer_lengths"][pairs:] = found["answer_lengths"][:pairs]
-    return found | texts("teacher_question", (pairs,), 4) | texts("teacher_passage", (pairs, 2), 9)
+    return Batch(**found, **texts("teacher_question", (pairs,), 4), **texts("teacher_passage", (pairs, 2), 9))
 
 
 @pytest.mark.parametrize("settings", [{"micro_batches": 2}, {"micro_batches": 4, "score_chunk": 3}])
@@ -334,19 +336,19 @@ def test_micro_batches_equal_the_whole(opened, settings):
     @jax.jit
     def targets(params, batch):
         model = merge(model_graph(TEACHER), params)
-        whole = objectives.teacher_targets(model, batch, objectives.ObjectiveConfig(), 2.0)
-        pieces = objectives.teacher_targets(model, batch, objectives.ObjectiveConfig(**settings), 2.0)
-        some = objectives.teacher_targets(model, batch, objectives.ObjectiveConfig(read_pairs=2), 2.0)
-        none = objectives.teacher_targets(model, batch, objectives.ObjectiveConfig(read_pairs=0), 1.0)
+        whole = objectives.add_teacher_targets(model, batch, objectives.ObjectiveConfig(), 2.0)
+        pieces = objectives.add_teacher_targets(model, batch, objectives.ObjectiveConfig(**settings), 2.0)
+        some = objectives.add_teacher_targets(model, batch, objectives.ObjectiveConfig(read_pairs=2), 2.0)
+        none = objectives.add_teacher_targets(model, batch, objectives.ObjectiveConfig(read_pairs=0), 1.0)
         return whole, pieces, some, none
 
     whole, pieces, some, none = targets(opened.teacher.params, batch)
     for name in ("teacher_scores", "teacher_attention"):
-        np.testing.assert_allclose(pieces[name], whole[name], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(whole["teacher_attention"].sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(some["teacher_attention"], whole["teacher_attention"][:2], rtol=1e-5)
-    assert set(none) == {"teacher_scores"}
-    np.testing.assert_allclose(none["teacher_scores"], 2 * whole["teacher_scores"], rtol=1e-6)
+        np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole.teacher_attention.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(some.teacher_attention, whole.teacher_attention[:2], rtol=1e-5)
+    assert none.teacher_attention is None
+    np.testing.assert_allclose(none.teacher_scores, 2 * whole.teacher_scores, rtol=1e-6)
 
 
 def test_only_stage1_has_a_teacher_and_it_needs_one(world, tmp_path):
@@ -526,16 +528,16 @@ def test_eight_devices_compute_what_one_does(tmp_path):
 @pytest.mark.parametrize("retriever", ["multi_vector", "dense"])
 def test_the_public_implementations_teacher(golden, retriever):
     """The fixture's teacher says what it said in PyTorch; there its vocabulary is the student's."""
-    if retriever == "dense" and importlib.util.find_spec("torch") is None:
-        pytest.skip("the dense fixture is a .bin file, which PyTorch reads; it is not installed")
     folder = golden / "class_reference" / retriever
     config, params = load(folder / "hf_teacher")
     expected = np.load(folder / "expected.npz")
     whole = batch_of(dict(np.load(folder / "inputs.npz")), "distill_")
-    pairs = len(whole["passage_ids"])
-    batch = {f"teacher_{name}": x[:pairs] for name, x in whole.items() if "answer" not in name}
+    pairs = len(whole.passage_ids)
+    batch = whole._replace(
+        **{f"teacher_{name}": x[:pairs] for name, x in whole._asdict().items() if name[:4] in ("ques", "pass")}
+    )
     found = jax.jit(
-        lambda params: objectives.teacher_targets(
+        lambda params: objectives.add_teacher_targets(
             merge(model_graph(config), params), batch, objectives.ObjectiveConfig()
         ),
         compiler_options=QUICK,
@@ -544,8 +546,9 @@ def test_the_public_implementations_teacher(golden, retriever):
         ("teacher_scores", expected["teacher_scores"]),
         ("teacher_attention", expected["teacher_passage_attention"]),
     ):
-        assert found[name].shape == wanted.shape
-        assert np.abs(found[name] - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
+        said = getattr(found, name)
+        assert said.shape == wanted.shape
+        assert np.abs(said - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
 
 
 def test_the_papers_configuration_at_its_full_size(monkeypatch):
@@ -562,13 +565,14 @@ def test_the_papers_configuration_at_its_full_size(monkeypatch):
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 783_150_080  # as published
     pairs, passages = config.batch_size, config.num_passages
     texts = {"question": (pairs, config.question_buckets[-1]), "passage": (pairs, passages, config.passage_buckets[-1])}
-    batch = {f"teacher_{name}_ids": jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in texts.items()}
-    batch |= {f"teacher_{n}_lengths": jax.ShapeDtypeStruct(s[:-1], jnp.int32) for n, s in texts.items()}
+    arrays = {f"teacher_{name}_ids": jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in texts.items()}
+    arrays |= {f"teacher_{n}_lengths": jax.ShapeDtypeStruct(s[:-1], jnp.int32) for n, s in texts.items()}
+    batch = gin_runs.batch_shapes(config)._replace(**arrays)
     targets = jax.eval_shape(
-        lambda params, batch: objectives.teacher_targets(
+        lambda params, batch: objectives.add_teacher_targets(
             merge(model_graph(taught_by), params), batch, config.losses, config.teacher.temperature
         ),
         shapes,
         batch,
     )
-    assert targets["teacher_scores"].shape == (64, 6400) and targets["teacher_attention"].shape == (64, 100)
+    assert targets.teacher_scores.shape == (64, 6400) and targets.teacher_attention.shape == (64, 100)
