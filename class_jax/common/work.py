@@ -30,7 +30,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,8 +237,17 @@ class WorkFolder:
             return None
         return piece
 
+    def pieces(self) -> Iterator[Piece]:
+        """Yields the finished pieces of `run`; their files are not looked at.
+
+        Raises:
+          InputError: if a record is damaged.
+        """
+        for record in sorted((self.path / RECORDS).rglob("*.json")):
+            yield Piece.read(record)
+
     def forget(self) -> None:
-        """Removes all records of `run`: what the folder holds has a manifest of its own by now."""
+        """Removes all records of `run`, once the folder has a manifest that says all that they do."""
         shutil.rmtree(self.path / RECORDS, ignore_errors=True)
 
     def _is_same(self, piece: Piece, folder: Path, inputs: Any, other: bool, damaged: bool, digests: bool) -> bool:

@@ -1,9 +1,9 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Beam's direct runner with several processes, which survives the death of any of them.
+"""Beam's direct runner with several worker processes, which reports a killed worker instead of waiting for it.
 
-The runner works in a process of its own and starts the workers from there. All of them form one process group, which
-ends with whoever asked for it: on an error, on Ctrl-C, and if the asking process is killed. Left to itself the runner
-would wait for a killed worker for ever.
+The runner is started in a process of its own and starts the workers from there. All of them form one process group,
+which is killed on an error, on Ctrl-C, and when the process that started it ends. Beam's runner alone would wait for a
+killed worker without end.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def run_in_processes(build: Callable, out: Path, runner: RunnerConfig) -> dict[s
 
 
 def _wait(child: subprocess.Popen, folder: Path) -> None:
-    """Waits for the runner, but not for one whose worker is gone."""
+    """Waits until the runner has ended, or a worker died."""
     polls = 0
     while not (folder / "result").exists():
         try:

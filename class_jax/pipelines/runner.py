@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Runs one Beam pipeline: the choice of runner, its counters, and how far its transforms have got."""
+"""Runs one Beam pipeline: the choice of runner, its counters, and how much its transforms have done."""
 
 import functools
 import logging
@@ -50,7 +50,7 @@ class RunnerConfig:
         return self.workers
 
     def fitted(self, size: int) -> "RunnerConfig":
-        """The same with a number of workers that an input keeps busy, where none is set.
+        """Returns these settings with as many workers as an input keeps busy, where no number is set.
 
         Args:
           size: of the input in bytes, as if it were not compressed.
@@ -161,12 +161,12 @@ def counter(name: str) -> Any:
 
 
 def advance(out: str | os.PathLike, amount: int) -> None:
-    """Tells the stage's bar that a transform got on by `amount`; `out` is the folder that `build` was given."""
-    _meter(os.fspath(out)).add(amount)
+    """Adds `amount` to what the stage's progress bar shows as done; `out` is the folder that `build` was given."""
+    _counted(os.fspath(out)).add(amount)
 
 
-class _Meter:
-    """What a process has got on by, written now and then to a file of its own."""
+class _Done:
+    """How much of a stage one process has done, written every half second to a file of its own."""
 
     def __init__(self, out: str) -> None:
         self.path = Path(out) / PROGRESS / uuid.uuid4().hex
@@ -183,5 +183,5 @@ class _Meter:
 
 
 @functools.lru_cache(maxsize=64)
-def _meter(out: str) -> _Meter:
-    return _Meter(out)
+def _counted(out: str) -> _Done:
+    return _Done(out)

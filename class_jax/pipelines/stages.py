@@ -1,14 +1,11 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Stages of a pipeline: Apache Beam runs each once, whole or not at all, and keeps its counts.
+"""Stages of a pipeline: Apache Beam runs each once, whole or not at all, and its counts are kept.
 
-A stage is a folder that holds its files and `stage.json`: what it was made from, what was counted, and the digests of
-its files. A stage that is there is not run again; one that broke off, however it broke off, has left nothing behind.
+A stage is a folder made by `class_jax.common.work`: its files and `stage.json`, which says what it was made from, what
+was counted, and the digests of its files. A finished stage is not run again; an interrupted one leaves nothing behind.
 """
 
 import contextlib
-import fcntl
-import hashlib
-import json
 import os
 import shutil
 import threading
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from class_jax.common.files import digest_file, read_json, replacing_folder, write_json
+from class_jax.common.work import FOLDER_RECORD, Piece, WorkFolder
 from class_jax.errors import InputError
 from class_jax.pipelines.processes import run_in_processes
 from class_jax.pipelines.runner import PROGRESS, REPORT_SECONDS, RunnerConfig, check_runner, run_pipeline
@@ -27,8 +24,9 @@ from class_jax.pipelines.runner import PROGRESS, REPORT_SECONDS, RunnerConfig, c
 if TYPE_CHECKING:
     import apache_beam as beam
 
-RECORD = "stage.json"
+RECORD = FOLDER_RECORD
 _HERE = RunnerConfig()
+_REMEDY = "take another work folder, or --force to make it again"
 
 
 def run_stage(
@@ -43,20 +41,20 @@ def run_stage(
     unit: str = "B",
     force: bool = False,
 ) -> dict[str, int]:
-    """Runs one stage, or finds it done.
+    """Runs one stage, or finds it finished.
 
     Args:
       folder: of the work; the stage becomes `folder/name` (`name` may have slashes).
       name: the stage's.
       build: adds transforms to a pipeline that write files under the folder that it is given; that folder takes the
-        place of `folder/name` once the pipeline ended well. It and the transforms must be picklable. Workers write
-        through plain paths: a cluster's machines need to share the file system.
+        place of `folder/name` once the pipeline ended without an error. It and the transforms must be picklable.
+        Workers write through plain paths: a cluster's machines need to share the file system.
       inputs: JSON-able: all that the stage depends on (settings, fingerprints of input stages).
       runner: what runs it.
-      progress: show a bar; None shows it on a terminal only.
-      total: of what the transforms tell `advance`, for the time left.
+      progress: show a progress bar; None shows it on a terminal only.
+      total: sum of all that the transforms report by `advance`, for the time left.
       unit: of `total`; `B` is bytes, shown as MB/s, and per process.
-      force: run it again where it was made from other inputs, instead of refusing.
+      force: run it again where it was made from other inputs or its files were changed, instead of refusing.
 
     Returns:
       All counters (see `counter`) of the run that made the stage.
@@ -66,26 +64,19 @@ def run_stage(
         files were changed, another process is making it, a worker died, or the runner isn't installed.
       RuntimeError: if a transform failed otherwise, with the worker's traceback.
     """
-    folder = Path(folder)
-    target = folder / name
-    inputs = json.loads(json.dumps(inputs, sort_keys=True))
-    found = _finished(target, inputs, force)
-    if found is None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target):
-            # Another process may have made it between the two looks.
-            found = _finished(target, inputs, force)
-            if found is None:
-                with replacing_folder(target) as aside:
-                    begun = time.monotonic()
-                    with _watching(aside, name, progress, total, unit, runner.processes):
-                        found = _run(build, aside, runner)
-                    _write_record(aside, name, inputs, found, time.monotonic() - begun)
-    return found
+
+    def make(out: Path) -> dict[str, int]:
+        with _progress(out, name, progress, total, unit, runner.processes):
+            counts = _run(build, out, runner)
+        shutil.rmtree(out / PROGRESS, ignore_errors=True)
+        return counts
+
+    work = WorkFolder(folder, _REMEDY)
+    return work.run_folder(name, make, inputs=inputs, replace_other=force, replace_damaged=force).result
 
 
-def stage_record(folder: str | os.PathLike) -> dict[str, Any]:
-    """Returns `stage.json` of a finished stage: name, inputs, counts, files, seconds.
+def read_stage(folder: str | os.PathLike) -> Piece:
+    """Returns the record of a finished stage; its counts are the piece's `result`.
 
     Raises:
       InputError: if the folder is no finished stage.
@@ -93,10 +84,7 @@ def stage_record(folder: str | os.PathLike) -> dict[str, Any]:
     path = Path(folder) / RECORD
     if not path.exists():
         raise InputError("is no finished stage", file=folder, remedy="run the stage that makes it")
-    record = read_json(path)
-    if not (isinstance(record, dict) and {"name", "inputs", "counts", "files"} <= record.keys()):
-        raise InputError("is no record of a stage", file=path, remedy="remove the folder and make it again")
-    return record
+    return Piece.read(path)
 
 
 def stage_fingerprint(folder: str | os.PathLike) -> str:
@@ -105,74 +93,7 @@ def stage_fingerprint(folder: str | os.PathLike) -> str:
     Raises:
       InputError: if the folder is no finished stage.
     """
-    record = stage_record(folder)
-    return _digest({key: record[key] for key in ("name", "inputs", "files")})
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def _finished(target: Path, inputs: Any, force: bool) -> dict[str, int] | None:
-    """The counts of a stage that is there; None if it has to be run."""
-    if not (target / RECORD).exists():
-        if target.exists() and not force:
-            raise InputError(
-                "is there, but was not made by this command", file=target, remedy="take another folder, or --force"
-            )
-        return None
-    record = stage_record(target)
-    if record["inputs"] != inputs:
-        if force:
-            return None
-        raise InputError(
-            f"was made from other inputs ({_difference(record['inputs'], inputs)})",
-            file=target,
-            remedy="take another work folder, or --force to make it again",
-        )
-    for file, (size, _) in record["files"].items():
-        path = target / file
-        if not path.exists() or path.stat().st_size != size:
-            if force:
-                return None
-            raise InputError("changed since the stage was made", file=path, remedy="--force to make it again")
-    return record["counts"]
-
-
-def _difference(old: Any, new: Any, key: str = "") -> str:
-    """The first key at which two JSON values differ, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name) or (name in old) != (name in new):
-                return _difference(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-    return f"{key or 'inputs'}: {_short(old)} then, {_short(new)} now"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _write_record(aside: Path, name: str, inputs: Any, counts: dict[str, int], seconds: float) -> None:
-    shutil.rmtree(aside / PROGRESS, ignore_errors=True)
-    paths = sorted(path for path in aside.rglob("*") if path.is_file())
-    files = {path.relative_to(aside).as_posix(): [path.stat().st_size, digest_file(path)] for path in paths}
-    record = {"name": name, "inputs": inputs, "counts": counts, "files": files, "seconds": round(seconds, 1)}
-    write_json(aside / RECORD, record)
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Holds the stage's lock and clears what a killed run left beside it."""
-    lock = target.with_name(f".{target.name}.lock")
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError("another process is making it", file=target, remedy="wait for it, or end it") from error
-        for left in target.parent.glob(f".{target.name}.*.tmp"):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
+    return read_stage(folder).fingerprint
 
 
 def _run(build: Callable, out: Path, runner: RunnerConfig) -> dict[str, int]:
@@ -184,10 +105,10 @@ def _run(build: Callable, out: Path, runner: RunnerConfig) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _watching(
+def _progress(
     out: Path, name: str, progress: bool | None, total: int | None, unit: str, processes: int
 ) -> Iterator[None]:
-    """Shows a bar of what the workers have told `advance`."""
+    """Shows a progress bar of what the workers reported by `advance`."""
     hidden = None if progress is None else not progress
     bar = tqdm(total=total, desc=name, unit=unit, unit_scale=True, disable=hidden)
     ended = threading.Event()

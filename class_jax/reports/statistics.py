@@ -56,9 +56,10 @@ def read_counts(path: str | os.PathLike) -> dict[str, dict[str, int]]:
     if record.name != RECORD:
         return {"queries": count_rows(record)}
     held = read_json(record)
-    counts = held.get("counts") if isinstance(held, dict) else None
+    # A stage's counts are its result; records of earlier versions call them counts.
+    counts = held.get("result", held.get("counts")) if isinstance(held, dict) else None
     if not isinstance(counts, dict):
-        raise InputError("no counts", file=record, key="counts", remedy="is this a stage's record?")
+        raise InputError("no counts", file=record, key="result", remedy="is this a stage's record?")
     found: dict[str, dict[str, int]] = {}
     for key, value in counts.items():
         name, slash, language = key.rpartition("/")

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Embeds a corpus into files: in parts that are whole or absent, so that a killed run goes on where it was.
+"""Embeds a corpus into files, in parts that are pieces of work: an interrupted run loses the part that it was in.
 
 Axes: M passages, P passage tokens, K head dim; T vectors.
 """
@@ -15,16 +15,18 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from class_jax.common.batching import length_batches, power_of_two
-from class_jax.common.files import digest_file, read_json, replacing, write_json
+from class_jax.common.files import file_entry, remove_leftovers, replacing
+from class_jax.common.work import RECORDS, WorkFolder, refuse_other
 from class_jax.corpus.store import TokenStore
 from class_jax.distributed import ALONE, Hosts
 from class_jax.distributed.agreement import refuse_differences
 from class_jax.errors import InputError, nearest
 from class_jax.models.encode import PASSAGE_BUCKETS, DualEncoder, Params, embed_passages, padded_batch
-from class_jax.retrieval.index import MANIFEST, clear_unfinished, file_entry, read_manifest, write_manifest
+from class_jax.retrieval.index import MANIFEST, read_manifest, write_manifest
 from class_jax.retrieval.vectors import DTYPES, VectorStore
 
-PLAN = "plan.json"
+_LENGTHS = "lengths.bin"
+_REMEDY = "give another folder, or delete this one"
 # Batches whose vectors may be on the way from the device while the next ones are computed.
 _IN_FLIGHT = 2
 
@@ -63,7 +65,7 @@ def embed_corpus(
     progress: bool | None = None,
     hosts: Hosts = ALONE,
 ) -> VectorStore:
-    """Embeds every passage of a token store, or goes on with what a killed run left in `folder`.
+    """Embeds every passage of a token store, resuming what an interrupted run left in `folder`.
 
     Passages of like length are encoded together. A batch lies over all devices of a host; hosts take parts in turn
     (`class_jax.distributed.start.join_hosts` first, and a folder that all of them see), and host 0 writes the manifest.
@@ -95,20 +97,16 @@ def embed_corpus(
         "dtype": settings.dtype,
         "part_passages": settings.part_passages,
     }
-    host = hosts.index
+    host, work = hosts.index, WorkFolder(folder, _REMEDY)
     refuse_differences(dict(enumerate(hosts.exchange("what is embedded", plan))))
     if host == 0:
-        clear_unfinished(folder, folder / "parts")
-        _check_plan(folder, plan)
-        if not (folder / MANIFEST).is_file():
-            (folder / "parts").mkdir(parents=True, exist_ok=True)
-            write_json(folder / PLAN, plan)
+        _check_folder(work, plan)
     hosts.meet("plan")
     if (folder / MANIFEST).is_file():
         return VectorStore.open(folder)
     count = -(-store.num_passages // settings.part_passages)
     mine = range(host, count, hosts.count)
-    done = {part for part in mine if _is_whole(folder / "parts", part)}
+    done = {part for part in mine if work.piece(_name(part), plan) is not None}
     sizes = {part: _rows_of(part, store, settings)[1] - _rows_of(part, store, settings)[0] for part in mine}
     devices = jax.local_devices()
     mesh = jax.sharding.Mesh(np.array(devices), ("data",))
@@ -123,13 +121,25 @@ def embed_corpus(
     ) as bar:
         for part in mine:
             if part not in done:
-                vectors = _embed_part(encoder, held, store, part, settings, sharding, bar)
-                _write_part(folder / "parts", part, vectors, settings.dtype)
+
+                def make(part: int = part) -> dict[str, int]:
+                    vectors = _embed_part(encoder, held, store, part, settings, sharding, bar)
+                    return _write_part(folder, part, vectors, settings.dtype)
+
+                work.run(_name(part), make, inputs=plan, outputs=_files_of(part, settings.dtype))
     hosts.meet("parts")
     if host == 0:
-        _finish(folder, plan, count, store)
+        _finish(work, plan, count, store)
     hosts.meet("manifest")
     return VectorStore.open(folder)
+
+
+def _name(part: int) -> str:
+    return f"parts/{part:05d}"
+
+
+def _files_of(part: int, dtype: str) -> list[str]:
+    return [f"{_name(part)}.vectors", *([f"{_name(part)}.scales"] if dtype == "int8" else [])]
 
 
 def _rows_of(part: int, store: TokenStore, settings: EmbedSettings) -> tuple[int, int]:
@@ -137,26 +147,20 @@ def _rows_of(part: int, store: TokenStore, settings: EmbedSettings) -> tuple[int
     return first, min(first + settings.part_passages, store.num_passages)
 
 
-def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
+def _check_folder(work: WorkFolder, plan: dict[str, Any]) -> None:
     """Refuses a folder that holds anything but the (perhaps unfinished) vectors of the same plan."""
-    if not folder.exists() or not any(folder.iterdir()):
+    folder = work.path
+    if not folder.exists():
         return
     if (folder / MANIFEST).is_file():
-        there = read_manifest(folder, "exact")
-    elif (folder / PLAN).is_file():
-        there = read_json(folder / PLAN)
-    elif {path.name for path in folder.iterdir()} <= {"parts"} and not any((folder / "parts").iterdir()):
-        return
-    else:
+        manifest = read_manifest(folder, "exact")
+        refuse_other({key: manifest.get(key) for key in plan}, plan, file=folder, remedy=_REMEDY)
+        work.forget()
+    elif {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {"parts", RECORDS, _LENGTHS}:
         raise InputError("the folder holds something else", file=folder, remedy="give an empty or new folder")
-    for key, value in plan.items():
-        if there.get(key) != value:
-            raise InputError(
-                f"the vectors there were made with {key} {there.get(key)!r}, not {value!r}",
-                file=folder,
-                key=key,
-                remedy="give another folder, or delete this one",
-            )
+    for piece in work.pieces():
+        refuse_other(piece.inputs, plan, file=folder, remedy=_REMEDY)
+        return
 
 
 def _embed_part(
@@ -220,41 +224,29 @@ def quantised(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray |
     return np.rint(vectors / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
-def _write_part(folder: Path, part: int, vectors: np.ndarray, dtype: str) -> None:
-    """Writes a part's files and, when they are whole, `NNNNN.json` with their sizes and digests."""
-    stored, scales = quantised(vectors, dtype)
-    files = {f"{part:05d}.vectors": stored} | ({} if scales is None else {f"{part:05d}.scales": scales})
-    for name, array in files.items():
+def _write_part(folder: Path, part: int, vectors: np.ndarray, dtype: str) -> dict[str, int]:
+    """Writes a part's files; returns the width and the number of its vectors."""
+    for name, array in zip(_files_of(part, dtype), quantised(vectors, dtype), strict=False):
         with replacing(folder / name, "wb") as f:
             f.write(np.ascontiguousarray(array).view(np.uint8).data)
-    entries = {name: file_entry(folder / name) for name in files}
-    write_json(folder / f"{part:05d}.json", {"files": entries, "width": vectors.shape[1], "vectors": len(vectors)})
+    return {"width": vectors.shape[1], "vectors": len(vectors)}
 
 
-def _is_whole(folder: Path, part: int) -> bool:
-    """Whether a part was written to the end and its files are still what was written."""
-    path = folder / f"{part:05d}.json"
-    if not path.is_file():
-        return False
-    files = read_json(path)["files"]
-    return all(
-        (folder / name).is_file() and digest_file(folder / name) == entry["sha256"] for name, entry in files.items()
-    )
-
-
-def _finish(folder: Path, plan: dict[str, Any], parts: int, store: TokenStore) -> None:
+def _finish(work: WorkFolder, plan: dict[str, Any], parts: int, store: TokenStore) -> None:
     """Writes the lengths and the manifest, by which the folder becomes an index."""
-    files, widths, vectors = {}, set(), 0
+    folder, files, widths, vectors = work.path, {}, set(), 0
     for part in range(parts):
-        entry = read_json(folder / "parts" / f"{part:05d}.json")
-        files |= {f"parts/{name}": value for name, value in entry["files"].items()}
-        widths.add(entry["width"])
-        vectors += entry["vectors"]
+        piece = work.piece(_name(part))
+        files |= {name: {"bytes": size, "sha256": digest} for name, (size, digest) in piece.files.items()}
+        widths.add(piece.result["width"])
+        vectors += piece.result["vectors"]
+    for name in (_LENGTHS, MANIFEST):
+        remove_leftovers(folder / name)
     if plan["retriever"] == "multi_vector":
-        with replacing(folder / "lengths.bin", "wb") as f:
+        with replacing(folder / _LENGTHS, "wb") as f:
             f.write(np.asarray(store.lengths).astype("<u2").tobytes())
-        files["lengths.bin"] = file_entry(folder / "lengths.bin")
+        files[_LENGTHS] = file_entry(folder / _LENGTHS)
     write_manifest(
         folder, {"kind": "exact", **plan, "width": widths.pop(), "vectors": vectors, "deleted": None, "files": files}
     )
-    (folder / PLAN).unlink()
+    work.forget()

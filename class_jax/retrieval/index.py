@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""What every index of a corpus looks like, and the manifest by which a folder says which kind lies there.
+"""The interface of an index of a corpus, and the manifest that says of which kind the index in a folder is.
 
 An index is a folder: `manifest.json` and the files that it names with their sizes and digests. Opening one reads the
 manifest alone; the rest is memory-mapped or read by the first search.
@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from class_jax.common.files import digest_file, read_json, replacing, write_json
+from class_jax.common.files import digest_file, file_entry, read_json, replacing, write_json
 from class_jax.errors import InputError, nearest
 
 FORMAT, VERSION = "class_jax index", 1
@@ -76,7 +76,7 @@ class StoredIndex:
     Attributes:
       kind: of the index; set by the class.
       retriever, model, corpus, num_passages: see `Index`.
-      folder: where it lies.
+      folder: of the index.
       manifest: its manifest.
     """
 
@@ -160,7 +160,7 @@ def write_manifest(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> di
     Args:
       folder: of the index, whose files are complete.
       manifest: at least kind, retriever, model, corpus, vocabulary, passages, width (K) and files
-        (name -> bytes and sha256, see `file_entry`).
+        (name -> bytes and sha256, see `class_jax.common.files.file_entry`).
     """
     whole = {"format": FORMAT, "version": VERSION, **manifest}
     whole["fingerprint"] = _digest(whole)
@@ -181,7 +181,7 @@ def read_manifest(folder: str | os.PathLike, kind: str | None = None) -> dict[st
     path = Path(folder) / MANIFEST
     if not path.is_file():
         left = Path(folder) / "parts"
-        remedy = "let `class-jax embed` finish: it goes on where it stopped" if left.is_dir() else "check the path"
+        remedy = "let `class-jax embed` finish: it resumes where it stopped" if left.is_dir() else "check the path"
         raise InputError("no index here", file=folder, remedy=remedy)
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -198,11 +198,6 @@ def read_manifest(folder: str | os.PathLike, kind: str | None = None) -> dict[st
     return manifest
 
 
-def file_entry(path: str | os.PathLike) -> dict[str, Any]:
-    """Returns the manifest's entry of a file: its bytes and digest."""
-    return {"bytes": Path(path).stat().st_size, "sha256": digest_file(path)}
-
-
 def check_files(folder: str | os.PathLike, files: Mapping[str, Mapping[str, Any]], verify: bool) -> None:
     """Compares files with their entries: sizes, and under `verify` digests.
 
@@ -217,13 +212,6 @@ def check_files(folder: str | os.PathLike, files: Mapping[str, Mapping[str, Any]
             raise InputError(f"{found} bytes, not {entry['bytes']}", file=path, remedy=REBUILD)
         if verify and digest_file(path) != entry["sha256"]:
             raise InputError("damaged: its bytes are not those that were written", file=path, remedy=REBUILD)
-
-
-def clear_unfinished(*folders: Path) -> None:
-    """Removes what killed processes left half-written in folders; nobody may be writing there."""
-    for folder in folders:
-        for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
 
 
 def read_deleted(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> np.ndarray:
@@ -257,7 +245,7 @@ def delete_rows(
         raise InputError(f"rows are 0 to {len(gone) - 1}", file=folder, key="rows")
     gone[rows] = True
     old = manifest.get("deleted")
-    # A new file each time: the old manifest, read a moment ago, goes on to name what it names.
+    # A new file each time: the files of a manifest that was read a moment ago stay as they were.
     name = f"deleted-{0 if old is None else int(old[len('deleted-') : -len('.bin')]) + 1}.bin"
     with replacing(Path(folder) / name, "wb") as f:
         f.write(np.packbits(gone).data)

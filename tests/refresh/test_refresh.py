@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_exact import BUCKETS, MULTI, QUESTION_BUCKETS, VOCABULARY, WIDTH, Store, brute_force, texts
+from memory_corpus import BUCKETS, MULTI, QUESTION_BUCKETS, VOCABULARY, WIDTH, Store, brute_force, texts
 
 from class_jax.errors import InputError
 from class_jax.models.encode import DualEncoder

@@ -72,7 +72,7 @@ def test_every_passage_in_order(store, tmp_path):
     assert (opened.kind, opened.retriever, opened.model) == ("exact", "multi_vector", "weights")
     assert opened.corpus == store.fingerprint
     assert made.manifest["vocabulary"] == store.manifest["vocabulary"]["fingerprint"]
-    assert not (tmp_path / "v" / "plan.json").exists()
+    assert {path.name for path in (tmp_path / "v").iterdir()} == {"manifest.json", "lengths.bin", "parts"}
 
 
 def test_dense(store, tmp_path):
@@ -99,7 +99,7 @@ def test_types(store, tmp_path, dtype, size):
     assert 0 < worst.max() < {"float16": 2**-11, "bfloat16": 2**-8, "int8": 0.51 / 127}[dtype]
 
 
-def test_killed_run_goes_on(store, tmp_path, monkeypatch):
+def test_a_killed_run_is_resumed(store, tmp_path, monkeypatch):
     run(store, tmp_path / "whole")
     embed_part, parts = embed._embed_part, []
 
@@ -114,7 +114,7 @@ def test_killed_run_goes_on(store, tmp_path, monkeypatch):
         run(store, tmp_path / "v")
     with pytest.raises(InputError, match=r"no index here; let `class-jax embed` finish"):
         open_index(tmp_path / "v")
-    for name in ("parts/00001.vectors", "parts/.00001.vectors.0123abcd.tmp", ".plan.json.0123abcd.tmp"):
+    for name in ("parts/00001.vectors", "parts/.00001.vectors.0123abcd.tmp", ".manifest.json.0123abcd.tmp"):
         (tmp_path / "v" / name).write_bytes(b"written when the power went")
     run(store, tmp_path / "v")
     assert parts == [0, 1, 1, 2]  # the whole part is kept, the others are made
@@ -138,9 +138,9 @@ def test_damaged_part_is_made_again(store, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "other"}, "model: the vectors there were made with model 'weights', not 'other'"),
-        ({"dtype": "int8"}, "made with dtype 'float32', not 'int8'"),
-        ({"encoder": DENSE}, "made with retriever"),
+        ({"model": "other"}, 'v: model: .*"weights", not "other"'),
+        ({"dtype": "int8"}, 'v: dtype: .*"float32", not "int8"'),
+        ({"encoder": DENSE}, "v: retriever: "),
     ],
 )
 def test_folder_of_other_vectors(store, tmp_path, monkeypatch, change, message):
@@ -150,6 +150,15 @@ def test_folder_of_other_vectors(store, tmp_path, monkeypatch, change, message):
     (tmp_path / "v/manifest.json").rename(tmp_path / "v/else.json")
     with pytest.raises(InputError, match="holds something else"):
         run(store, tmp_path / "v")
+
+
+@pytest.mark.parametrize("change", [{"model": "other"}, {"dtype": "int8"}, {"part_passages": 30}])
+def test_unfinished_vectors_of_another_plan(store, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(embed, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(store, tmp_path / "v")
+    with pytest.raises(InputError, match=f"v: {next(iter(change))}: "):
+        run(store, tmp_path / "v", **change)
 
 
 def test_broken_weights(store, tmp_path):

@@ -7,7 +7,7 @@ import resource
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_index import K, brute_force, made_passages, made_questions, write_vectors
+from stored_vectors import K, brute_force, made_passages, made_questions, write_vectors
 
 from class_jax.errors import InputError
 from class_jax.retrieval.index import open_index
@@ -253,7 +253,7 @@ def test_grow_refuses_other_corpora(tmp_path, passages, store):
         grow(index, write_vectors(tmp_path / "o", [*other, passages[0]]))
 
 
-def test_killed_build_goes_on(tmp_path, store, monkeypatch):
+def test_a_killed_build_is_resumed(tmp_path, store, monkeypatch):
     whole = build_residual(store, tmp_path / "whole", settings=SETTINGS)
     write, written = build._write_segment, []
 
@@ -278,7 +278,7 @@ def test_killed_build_goes_on(tmp_path, store, monkeypatch):
     assert len(list((tmp_path / "r" / "segments").iterdir())) == 4
 
 
-def test_a_full_disk_is_one_line_and_the_build_goes_on(tmp_path, store):
+def test_a_full_disk_is_one_line_and_the_build_is_resumed(tmp_path, store):
     """The system itself refuses to write on: files may not grow beyond what a segment takes."""
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, most))
@@ -296,7 +296,7 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on(tmp_path, store):
 def test_folder_of_another_index(tmp_path, store):
     build_residual(store, tmp_path / "r", settings=SETTINGS)
     assert isinstance(build_residual(store, tmp_path / "r", settings=SETTINGS), ResidualIndex)
-    with pytest.raises(InputError, match="bytes_per_vector: the index there is of other vectors or settings"):
+    with pytest.raises(InputError, match="r: bytes_per_vector: "):
         build_residual(store, tmp_path / "r", settings=dataclasses.replace(SETTINGS, bytes_per_vector=41))
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "letter.txt").write_text("dear")

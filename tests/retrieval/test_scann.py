@@ -5,7 +5,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_exact import BUCKETS, DENSE, MULTI, QUESTION_BUCKETS, Store, assert_best, brute_force, texts
+from memory_corpus import BUCKETS, DENSE, MULTI, QUESTION_BUCKETS, Store, assert_best, brute_force, texts
 
 from class_jax.errors import InputError
 from class_jax.refresh.lists import PassageLists

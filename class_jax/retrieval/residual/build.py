@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Builds a residual index of stored vectors: one stream over them, a segment of passages at a time.
 
-What lies in the folder, beside the manifest:
+Files of the folder, beside the manifest:
 
 | file | holds |
 |---|---|
@@ -17,8 +17,8 @@ What lies in the folder, beside the manifest:
 | `lists` | (centroid, passage) | passages with a vector of note at the centroid, as uint16 within the segment |
 | `class_J` | vector | centroid, size and residual bits |
 
-Passages are numbered anew in each segment so that lists take two bytes an entry, and so that a build is resumed and an
-index grown by whole segments.
+Passages are numbered from 0 in each segment so that lists take two bytes an entry, and so that a build is resumed and
+an index grown by whole segments.
 
 Axes: M passages, K head dim; T vectors; C centroids; J classes.
 """
@@ -33,15 +33,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from class_jax.common.files import digest_file, read_json, replacing, write_json
+from class_jax.common.files import digest_file, file_entry, remove_leftovers, replacing
+from class_jax.common.work import RECORDS, Piece, WorkFolder, refuse_other
 from class_jax.errors import InputError
-from class_jax.retrieval.index import MANIFEST, REBUILD, clear_unfinished, file_entry, read_manifest, write_manifest
+from class_jax.retrieval.index import MANIFEST, REBUILD, read_manifest, write_manifest
 from class_jax.retrieval.residual.codec import CLASSES, Codec
 from class_jax.retrieval.residual.kmeans import count_for
 from class_jax.retrieval.residual.search import SPAN_BLOCK, ResidualIndex
 from class_jax.retrieval.vectors import VectorStore
 
-PLAN = "plan.json"
+_CODEC = "codec.npz"
+_REMEDY = "give another folder, or delete this one"
 _OF_THE_VECTORS = ("retriever", "model", "corpus", "vocabulary", "passages", "width", "vectors")
 SEGMENT_PASSAGES = 1 << 16
 _ALIGNMENT = 64
@@ -94,7 +96,7 @@ def build_residual(
     settings: ResidualSettings | None = None,
     progress: bool | None = None,
 ) -> ResidualIndex:
-    """Builds an index, or goes on with what a killed build of the same index left in `folder`.
+    """Builds an index, resuming what an interrupted build of the same index left in `folder`.
 
     Memory: the sample for k-means, and the coded vectors of one segment (about 200 MB at 65,536 passages of 64-d).
 
@@ -117,13 +119,12 @@ def build_residual(
     if questions is not None and (np.ndim(questions) != 2 or np.shape(questions)[1] != vectors.width):
         raise InputError(f"{np.shape(questions)} for vectors of width {vectors.width}", key="questions")
     plan = {"vectors": vectors.fingerprint, **dataclasses.asdict(settings), "questions": _digest(questions)}
-    clear_unfinished(folder, folder / "segments")
-    _check_plan(folder, plan)
+    work = WorkFolder(folder, _REMEDY)
+    _check_folder(work, plan)
     if (folder / MANIFEST).is_file():
         return ResidualIndex.open(folder)
-    (folder / "segments").mkdir(parents=True, exist_ok=True)
-    write_json(folder / PLAN, plan)
-    if not (folder / "codec.npz").is_file():
+
+    def make_codec() -> None:
         count = settings.centroids or count_for(vectors.num_vectors)
         seen, _ = vectors.sample(settings.sample * count, settings.seed)
         made = Codec.train(
@@ -135,10 +136,13 @@ def build_residual(
             seed=settings.seed,
             progress=progress,
         )
-        made.save(folder / "codec.npz")
-    codec = Codec.load(folder / "codec.npz")
-    entries = write_segments(vectors, codec, questions, folder / "segments", 0, 0, settings.segment_passages, progress)
-    _finish(folder, vectors, plan, entries)
+        made.save(folder / _CODEC)
+
+    work.run("codec", make_codec, inputs=plan, outputs=[_CODEC])
+    codec = Codec.load(folder / _CODEC)
+    pieces = write_segments(work, vectors, codec, questions, 0, 0, settings.segment_passages, progress)
+    _finish(folder, vectors, plan, pieces)
+    work.forget()
     return ResidualIndex.open(folder)
 
 
@@ -201,15 +205,14 @@ def grow(
             f"the corpus does not begin with the index's {old} passages", file=vectors.folder, remedy=REBUILD
         )
     _check_same_start(index, vectors)
-    size, place = manifest["segment_passages"], len(manifest["segments"])
-    entries = write_segments(vectors, index.codec, questions, index.folder / "segments", old, place, size, progress)
+    size, place, work = manifest["segment_passages"], len(manifest["segments"]), WorkFolder(index.folder, _REMEDY)
+    pieces = write_segments(work, vectors, index.codec, questions, old, place, size, progress)
     changed = dict(manifest, corpus=vectors.manifest["corpus"], passages=vectors.num_passages)
     changed["vectors"] = vectors.num_vectors
-    changed["segments"] = [*manifest["segments"], *(entry["segment"] for entry in entries)]
-    changed["files"] = manifest["files"] | {entry["name"]: entry["file"] for entry in entries}
+    changed["segments"] = [*manifest["segments"], *(piece.result for piece in pieces)]
+    changed["files"] = manifest["files"] | _entries(pieces)
     write_manifest(index.folder, {key: value for key, value in changed.items() if key != "fingerprint"})
-    for entry in entries:
-        (index.folder / entry["name"]).with_suffix(".json").unlink()
+    work.forget()
     return ResidualIndex.open(index.folder)
 
 
@@ -241,40 +244,57 @@ def _digest(questions: np.ndarray | None) -> str | None:
 
 
 def write_segments(
+    work: WorkFolder,
     vectors: VectorStore,
     codec: Codec,
     questions: np.ndarray | None,
-    folder: Path,
     first: int,
     place: int,
     size: int,
     progress: bool | None,
-) -> list[dict[str, Any]]:
-    """Codes passages from row `first` on into segments numbered from `place`; whole ones there already are kept.
+) -> list[Piece]:
+    """Codes passages from row `first` on into segments numbered from `place`; finished ones are kept.
+
+    Args:
+      work: the index's folder, where each segment is a piece of work.
+      vectors, codec, questions: what is coded, and how.
+      first: row of the first passage.
+      place: number of the first segment.
+      size: passages of a segment.
+      progress: show a bar.
 
     Returns:
-      For each segment its file's `name`, the file's entry in the manifest (`file`), and where its sections lie.
+      Each segment's piece; its result is the segment's entry in the manifest.
     """
-    entries = []
+    made_with = {
+        "vectors": vectors.fingerprint,
+        "codec": digest_file(work.path / _CODEC),
+        "questions": _digest(questions),
+    }
+    starts = range(first, vectors.num_passages, size)
+    inputs = {
+        f"segments/{place + i:05d}": made_with | {"first": start, "stop": min(start + size, vectors.num_passages)}
+        for i, start in enumerate(starts)
+    }
+    found = {name: work.piece(name, given) for name, given in inputs.items()}
+    done = sum(piece.result["passages"] for piece in found.values() if piece is not None)
     with tqdm(
         total=vectors.num_passages - first,
+        initial=done,
         unit="passage",
         desc="compress",
         disable=None if progress is None else not progress,
     ) as bar:
-        for start in range(first, vectors.num_passages, size):
-            stop = min(start + size, vectors.num_passages)
-            path = folder / f"{place + len(entries):05d}.bin"
-            entry = _whole_segment(path, start, stop)
-            if entry is None:
-                sections, error = _coded(vectors, codec, questions, start, stop, bar)
-                entry = _write_segment(path, sections)
-                entry["segment"] |= {"first": start, "passages": stop - start, "error": error}
-                write_json(path.with_suffix(".json"), entry)
-            else:
-                bar.update(stop - start)
-            entries.append(entry)
-    return entries
+        for name, given in inputs.items():
+            if found[name] is None:
+
+                def make(name: str = name, start: int = given["first"], stop: int = given["stop"]) -> dict[str, Any]:
+                    sections, error = _coded(vectors, codec, questions, start, stop, bar)
+                    places = _write_segment(work.path / f"{name}.bin", sections)
+                    return {"sections": places, "first": start, "passages": stop - start, "error": error}
+
+                found[name] = work.run(name, make, inputs=given, outputs=[f"{name}.bin"], replace_other=True)
+    return list(found.values())
 
 
 def _coded(
@@ -311,6 +331,7 @@ def _coded(
 
 
 def _write_segment(path: Path, sections: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Writes a segment; returns where each of its sections is."""
     places, at = {}, 0
     with replacing(path, "wb") as f:
         for name, array in sections.items():
@@ -319,54 +340,40 @@ def _write_segment(path: Path, sections: dict[str, np.ndarray]) -> dict[str, Any
             padding = -array.nbytes % _ALIGNMENT
             f.write(bytes(padding))
             at += array.nbytes + padding
-    return {"name": f"segments/{path.name}", "file": file_entry(path), "segment": {"sections": places}}
+    return places
 
 
-def _whole_segment(path: Path, start: int, stop: int) -> dict[str, Any] | None:
-    """The entry of a segment of these rows that an earlier run finished, or None."""
-    if not path.is_file() or not path.with_suffix(".json").is_file():
-        return None
-    entry = read_json(path.with_suffix(".json"))
-    same = (entry["segment"]["first"], entry["segment"]["passages"]) == (start, stop - start)
-    return entry if same and digest_file(path) == entry["file"]["sha256"] else None
-
-
-def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
+def _check_folder(work: WorkFolder, plan: dict[str, Any]) -> None:
+    """Refuses a folder that holds anything but the (perhaps unfinished) index of the same plan."""
+    folder = work.path
+    if not folder.exists():
         return
     if (folder / MANIFEST).is_file():
-        there = read_manifest(folder, "residual")["plan"]
-    elif (folder / PLAN).is_file():
-        there = read_json(folder / PLAN)
-    else:
+        refuse_other(read_manifest(folder, "residual")["plan"], plan, file=folder, remedy=_REMEDY)
+        work.forget()
+    elif {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {"segments", RECORDS, _CODEC}:
         raise InputError("the folder holds something else", file=folder, remedy="give an empty or new folder")
-    if there != plan:
-        key = next(key for key in plan if there.get(key) != plan[key])
-        raise InputError(
-            "the index there is of other vectors or settings",
-            file=folder,
-            key=key,
-            remedy="give another folder, or delete this one",
-        )
 
 
-def _finish(folder: Path, vectors: VectorStore, plan: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+def _finish(folder: Path, vectors: VectorStore, plan: dict[str, Any], pieces: list[Piece]) -> None:
+    """Writes the manifest, by which the folder becomes an index."""
     source = vectors.manifest
-    files = {entry["name"]: entry["file"] for entry in entries}
+    remove_leftovers(folder / MANIFEST)
     write_manifest(
         folder,
         {
             "kind": "residual",
-            **{
-                key: source[key]
-                for key in ("retriever", "model", "corpus", "vocabulary", "passages", "width", "vectors")
-            },
+            **{key: source[key] for key in _OF_THE_VECTORS},
             "segment_passages": plan["segment_passages"],
-            "segments": [entry["segment"] for entry in entries],
-            "files": files | {"codec.npz": file_entry(folder / "codec.npz")},
+            "segments": [piece.result for piece in pieces],
+            "files": _entries(pieces) | {_CODEC: file_entry(folder / _CODEC)},
             "deleted": None,
             "plan": plan,
         },
     )
-    for path in [folder / PLAN, *(folder / entry["name"] for entry in entries)]:
-        (path if path.name == PLAN else path.with_suffix(".json")).unlink()
+
+
+def _entries(pieces: list[Piece]) -> dict[str, dict[str, Any]]:
+    """The manifest's entries of all files of some pieces."""
+    files = [item for piece in pieces for item in piece.files.items()]
+    return {name: {"bytes": size, "sha256": digest} for name, (size, digest) in files}

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from class_jax.common.files import replacing_folder
+from class_jax.common.files import file_entry, replacing_folder
 from class_jax.errors import InputError
-from class_jax.retrieval.index import REBUILD, StoredIndex, checked_questions, file_entry, write_manifest
+from class_jax.retrieval.index import REBUILD, StoredIndex, checked_questions, write_manifest
 from class_jax.retrieval.rescore import Rescorer, with_stored
 from class_jax.retrieval.scann.index import MAX_VECTORS, ScannIndex, ranked_by_tokens
 from class_jax.retrieval.vectors import VectorStore
