@@ -51,7 +51,7 @@ def jax_side(folder, shape):
     from class_jax.checkpoints.pretrained import load_pretrained
     from class_jax.models import inference
 
-    config, params, _ = load_pretrained(folder)
+    config, params, *_ = load_pretrained(folder)
     params = jax.device_put(params)
     read, decode = inference.reader(config), inference.decoder(config, shape["A"], shape["beams"])
     Q, P = inference.round_up(shape["Q"], READ_QUESTION_BUCKETS), inference.round_up(shape["P"], READ_BUCKETS)

@@ -59,7 +59,7 @@ def embed_real(arguments):
     from class_jax.questions.readers import read_xor, read_xquad
     from class_jax.retrieval.embed import EmbedSettings, embed_corpus
 
-    config, params, _ = load_pretrained(arguments.model)
+    config, params, *_ = load_pretrained(arguments.model)
     heads = arguments.head or [config.retriever_head]
     encoder = side_by_side([inference.encoder(dataclasses.replace(config, retriever_head=h)) for h in heads])
     vocabulary = Vocabulary.load(arguments.data / "vocabulary.model")
@@ -89,7 +89,8 @@ def embed_real(arguments):
 
 def make_vectors(arguments, width=64, spread=0.1, seed=0):
     """Writes made vectors and questions: words of a vocabulary with noise, norms log-normal with the given spread."""
-    from class_jax.retrieval.index import file_entry, write_manifest
+    from class_jax.common.files import file_entry
+    from class_jax.retrieval.index import write_manifest
 
     rng, folder, part, tokens = np.random.default_rng(seed), arguments.out / "vectors", 16384, arguments.tokens
     (folder / "parts").mkdir(parents=True)

@@ -1,6 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The model's configuration in Hugging Face's `config.json`, and as the shapes of its tensors tell it."""
+"""The model's configuration in Hugging Face's `config.json`, and as far as the shapes of its tensors give it."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,63 @@ if TYPE_CHECKING:
 
 _SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
 _DEFAULT_HEAD = 6  # the paper's
+# The part of `config.json` that Hugging Face's layout has no keys for; transformers keeps it and does not use it.
+_OWN = "class_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """How texts become what a model is given; a model is used with what it was trained with.
+
+    Attributes:
+      max_question_tokens, max_passage_tokens, max_answer_tokens: longer texts are cut.
+      normalise_questions: whether the typographic marks of questions that are not English are made plain.
+
+    Raises:
+      InputError: for a setting of the wrong type or below 1.
+    """
+
+    max_question_tokens: int = 50
+    max_passage_tokens: int = 200
+    max_answer_tokens: int = 50
+    normalise_questions: bool = True
+
+    def __post_init__(self):
+        if not isinstance(self.normalise_questions, bool):
+            raise InputError(f"is {self.normalise_questions!r}", key="normalise_questions", remedy="give true or false")
+        for key in ("max_question_tokens", "max_passage_tokens", "max_answer_tokens"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"is {value!r}", key=key, remedy="give a whole number of at least 1")
+
+
+PAPER = TextConfig()
+
+
+def config_document(config: "ModelConfig", texts: TextConfig = PAPER) -> dict[str, Any]:
+    """The content of the `config.json` that this project writes: `config_to_hf`, and what has no place there.
+
+    `config_from_hf` and `text_config` read it.
+    """
+    own = {"retriever": config.retriever, "retriever_head": config.retriever_head, "dtype": config.dtype}
+    return config_to_hf(config) | {_OWN: own | dataclasses.asdict(texts)}
+
+
+def text_config(document: Mapping[str, Any]) -> TextConfig:
+    """Reads how texts are cut from a `config.json`; the paper's lengths where the file, another project's, has none.
+
+    Raises:
+      InputError: for a setting of the wrong type or below 1.
+    """
+    own = _own(document)
+    return TextConfig(**{f.name: own[f.name] for f in dataclasses.fields(TextConfig) if f.name in own})
+
+
+def _own(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    own = document.get(_OWN, {})
+    if not isinstance(own, Mapping):
+        raise InputError(f"is {own!r}", key=_OWN, remedy="give an object, or leave it out")
+    return own
 
 
 def config_from_hf(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,17 +102,22 @@ def config_from_hf(config: Mapping[str, Any]) -> dict[str, Any]:
     layer = config.get("retriever_layer", config.get("retrieval_layer"))
     head = config.get("retriever_head", config.get("retrieval_head"))
     kwargs["retriever_layer"] = config["num_layers"] // 2 if layer is None else layer
+    own = _own(config)
+    if "dtype" in own:
+        kwargs["dtype"] = own["dtype"]
     if layer is not None and head is None:
-        return kwargs | {"retriever": "dense"}
+        # A dense retriever has no head, but the fingerprint of its configuration counts the setting.
+        unused = {"retriever_head": own["retriever_head"]} if "retriever_head" in own else {}
+        return kwargs | unused | {"retriever": "dense"}
     if head is None:
         head = min(_DEFAULT_HEAD, config["num_heads"] - 1)
     return kwargs | {"retriever": "multi_vector", "retriever_head": head}
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Keyword arguments of `ModelConfig` as far as the shapes of Hugging Face tensors tell them.
+    """Keyword arguments of `ModelConfig` as far as the shapes of Hugging Face tensors give them.
 
-    Dense projections tell the retriever's kind and layer. What no shape tells is T5's and the paper's default: the
+    Dense projections give the retriever's kind and layer. What no shape gives is T5's and the paper's default: the
     distance of the last position bucket, the norms' epsilon, and without dense projections the retriever's layer and
     head.
 

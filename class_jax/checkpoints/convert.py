@@ -1,15 +1,14 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Weights from one layout into another, one tensor at a time.
 
-The common tongue is Hugging Face's: names, shapes and axes of its tensors. Each layout is opened as such tensors, read
-lazily, and written from them. So memory holds the largest tensor (a run's stack of layers counts as one) and little
+All go through Hugging Face's names, shapes and axes: each layout is opened as such tensors, read lazily, and written
+from them. So memory holds the largest tensor (a run's stack of layers counts as one) and little
 beside it, whatever the model's size.
 """
 
 import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from class_jax.checkpoints import huggingface, tensor_files
-from class_jax.checkpoints.configs import config_from_hf
-from class_jax.checkpoints.huggingface import MAX_SHARD_BYTES, VOCABULARY_FILE
+from class_jax.checkpoints.configs import PAPER, TextConfig, config_from_hf, text_config
+from class_jax.checkpoints.folder_digests import FolderDigests
+from class_jax.checkpoints.huggingface import CONFIG_FILE, MAX_SHARD_BYTES, VOCABULARY_FILE
 from class_jax.checkpoints.leaves import LazyArray
 from class_jax.checkpoints.tensor_files import TensorFiles
 from class_jax.common.files import read_json, replacing_folder
+from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError, nearest
 from class_jax.models.config import ModelConfig
 
@@ -65,15 +66,17 @@ class Source:
 
     Attributes:
       layout: one of `LAYOUTS`. config: of the model. tensors: in the Hugging Face layout, checked against it.
-      vocabulary: the SentencePiece model beside them, or None.
+      vocabulary: the SentencePiece model beside them, or None; an old run may name one elsewhere, by path or hub id.
       new: names of tensors that the source lacks: newly initialised.
+      texts: how the model's texts are cut.
     """
 
     layout: str
     config: ModelConfig
     tensors: TensorFiles
-    vocabulary: Path | None
+    vocabulary: str | Path | None
     new: tuple[str, ...]
+    texts: TextConfig = PAPER
 
 
 def recognise(folder: str | os.PathLike) -> str:
@@ -136,17 +139,24 @@ def open_source(
     path = Path(path)
     layout = recognise(path)
     folder = path.parent if path.is_file() else path
-    vocabulary: Path | None = folder / VOCABULARY_FILE
+    vocabulary: str | Path | None = folder / VOCABULARY_FILE
+    config_file: Path | None = folder / CONFIG_FILE
     if layout == HF:
-        if config is None and not (folder / "config.json").is_file():
+        if config is None and not config_file.is_file():
             raise InputError("half a checkpoint: weights without config.json", file=folder, remedy="give its config")
-        config = read_config(folder / "config.json") if config is None else config
+        digests = FolderDigests.read(folder)
+        if digests is not None:
+            digests.check_listed((CONFIG_FILE, VOCABULARY_FILE) if config is None else (VOCABULARY_FILE,))
+        config = read_config(config_file) if config is None else config
         tensors = tensor_files.read_tensors(path)
     elif layout == T5X:
-        vocabulary = t5x.beside(folder, VOCABULARY_FILE)
+        vocabulary, config_file = t5x.beside(folder, VOCABULARY_FILE), t5x.beside(folder, CONFIG_FILE)
         config, tensors = t5x.read_t5x(folder, config)
     else:
+        vocabulary = runs.vocabulary_of(folder)
         config, tensors = runs.read_run(folder, config)
+    there = config_file is not None and config_file.is_file()
+    texts = text_config(read_json(config_file)) if there else PAPER
     config = (retriever or Retriever()).applied(config)
     tensors, new = huggingface.with_missing_dense(tensors, config, np.random.default_rng(seed))
     try:
@@ -155,8 +165,8 @@ def open_source(
         raise InputError(str(error), file=path) from error
     wanted = huggingface.shapes(config)
     tensors = TensorFiles({name: array for name, array in tensors.lazy.items() if name in wanted})
-    is_there = vocabulary is not None and vocabulary.is_file()
-    return Source(layout, config, tensors, vocabulary if is_there else None, new)
+    is_there = not isinstance(vocabulary, Path) or vocabulary.is_file()
+    return Source(layout, config, tensors, vocabulary if is_there else None, new, texts)
 
 
 def convert(
@@ -190,7 +200,8 @@ def convert(
     destination = Path(destination)
     if destination.exists() and not overwrite and (not destination.is_dir() or any(destination.iterdir())):
         raise InputError("is there already", file=destination, remedy="choose another folder, or give --overwrite")
-    tensors, config = source.tensors, source.config
+    tensors, config, texts = source.tensors, source.config, source.texts
+    vocabulary = None if source.vocabulary is None else Vocabulary.load(source.vocabulary)
     with _progress(tensors) as tensors, _writing(destination):
         if layout == HF:
             huggingface.write_tensor_folder(
@@ -199,16 +210,13 @@ def convert(
                 config,
                 dtype=dtype,
                 max_shard_bytes=max_shard_bytes,
-                vocabulary=source.vocabulary,
+                vocabulary=vocabulary,
+                texts=texts,
             )
             return
         with replacing_folder(destination) as aside:
-            if layout == T5X:
-                t5x.write_t5x(aside, tensors, config, dtype=dtype)
-            else:
-                runs.write_run(aside, tensors, config, dtype=dtype, vocabulary=_fingerprint(source.vocabulary))
-            if source.vocabulary is not None:
-                shutil.copyfile(source.vocabulary, aside / VOCABULARY_FILE)
+            write = t5x.write_t5x if layout == T5X else runs.write_run
+            write(aside, tensors, config, dtype=dtype, vocabulary=vocabulary, texts=texts)
 
 
 def summary(name: str, source: Source, destination: str | os.PathLike, layout: str) -> str:
@@ -244,14 +252,6 @@ def read_config(path: str | os.PathLike) -> ModelConfig:
         return ModelConfig(**config_from_hf(content))
     except InputError as error:
         raise InputError(str(error), file=path) from error
-
-
-def _fingerprint(vocabulary: Path | None) -> str | None:
-    if vocabulary is None:
-        return None
-    from class_jax.corpus.vocabulary import Vocabulary
-
-    return Vocabulary.load(vocabulary).fingerprint
 
 
 @contextlib.contextmanager

@@ -10,43 +10,23 @@ import dataclasses
 import functools
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from class_jax.checkpoints.configs import config_from_hf, config_from_shapes, config_to_hf
+from class_jax.checkpoints.configs import PAPER, TextConfig, config_document
 from class_jax.checkpoints.differences import differences
 from class_jax.checkpoints.folder_digests import sha256
 from class_jax.checkpoints.leaves import LazyArray, at
-from class_jax.checkpoints.tensor_files import TensorFiles, read_tensors, write_tensors
+from class_jax.checkpoints.tensor_files import TensorFiles, write_tensors
 from class_jax.common.files import replacing_folder, write_json
+from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 
 if TYPE_CHECKING:
     from class_jax.models.config import ModelConfig
-
-__all__ = [
-    "as_leaves",
-    "as_tensors",
-    "assembled",
-    "check_leaves",
-    "check_tensors",
-    "config_from_hf",
-    "config_from_shapes",
-    "config_to_hf",
-    "from_params",
-    "missing_dense",
-    "names",
-    "read_tensors",
-    "shapes",
-    "to_params",
-    "with_missing_dense",
-    "write_safetensors",
-    "write_tensor_folder",
-]
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +38,7 @@ _TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # Written by old versions of transformers, used by none.
 _IGNORED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 MAX_SHARD_BYTES = 5 * 10**9
-VOCABULARY_FILE = "spiece.model"
+CONFIG_FILE, VOCABULARY_FILE = "config.json", "spiece.model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +236,8 @@ def write_safetensors(
     *,
     dtype: Any = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    vocabulary: str | os.PathLike | None = None,
+    vocabulary: Vocabulary | None = None,
+    texts: TextConfig = PAPER,
 ) -> None:
     """Writes a folder that transformers and the PyTorch reference load: weights and `config.json`, whole or not at all.
 
@@ -266,13 +247,16 @@ def write_safetensors(
       config: of the model they belong to.
       dtype: of the file; None keeps the arrays'.
       max_shard_bytes: files grow no larger than that, save for a single larger tensor.
-      vocabulary: a SentencePiece model to copy beside them, as `spiece.model`.
+      vocabulary: written beside them, as `spiece.model`.
+      texts: how the model's texts are cut, for `config.json`.
 
     Raises:
       InputError: if arrays are missing, unknown or wrongly shaped, or the disk refuses a write.
     """
     tensors = _from_tree(params, config)
-    write_tensor_folder(folder, tensors, config, dtype=dtype, max_shard_bytes=max_shard_bytes, vocabulary=vocabulary)
+    write_tensor_folder(
+        folder, tensors, config, dtype=dtype, max_shard_bytes=max_shard_bytes, vocabulary=vocabulary, texts=texts
+    )
 
 
 def write_tensor_folder(
@@ -282,17 +266,19 @@ def write_tensor_folder(
     *,
     dtype: Any = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    vocabulary: str | os.PathLike | None = None,
+    vocabulary: Vocabulary | None = None,
+    texts: TextConfig = PAPER,
 ) -> None:
     """As `write_safetensors`, from tensors in the Hugging Face layout, one in memory at a time."""
     kept = np.dtype(dtype or tensors.lazy["shared.weight"].dtype)
-    if vocabulary is not None and not os.path.isfile(vocabulary):
-        raise InputError("no such vocabulary", file=vocabulary, remedy="give the path of a SentencePiece model")
     with replacing_folder(folder) as aside:
-        write_json(aside / "config.json", config_to_hf(config) | {"torch_dtype": str(kept)})
+        write_json(aside / CONFIG_FILE, config_document(config, texts) | {"torch_dtype": str(kept)})
+        digests = write_tensors(aside, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
+        digests.add_file(CONFIG_FILE)
         if vocabulary is not None:
-            shutil.copyfile(vocabulary, aside / VOCABULARY_FILE)
-        write_tensors(aside, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes).write()
+            (aside / VOCABULARY_FILE).write_bytes(vocabulary.model)
+            digests.add_file(VOCABULARY_FILE)
+        digests.write()
 
 
 def missing_dense(tensors: Mapping[str, np.ndarray], config: "ModelConfig") -> tuple[str, ...]:

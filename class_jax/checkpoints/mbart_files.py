@@ -86,12 +86,12 @@ def load_mbart(
         shaped, each by name.
     """
     folder = local_folder(folder_or_hub_id, revision)
-    config = config_from_hf(read_json(folder / "config.json"), file=folder / "config.json", dtype=dtype)
+    config = mbart_config_from_hf(read_json(folder / "config.json"), file=folder / "config.json", dtype=dtype)
     vocabulary = folder / VOCABULARY_FILE
-    return config, to_params(read_tensors(folder), config), vocabulary if vocabulary.is_file() else None
+    return config, to_mbart_params(read_tensors(folder), config), vocabulary if vocabulary.is_file() else None
 
 
-def config_from_hf(
+def mbart_config_from_hf(
     content: Mapping[str, Any], *, file: str | os.PathLike | None = None, dtype: str = "float32"
 ) -> MBartConfig:
     """Reads a Hugging Face `config.json`.
@@ -124,7 +124,7 @@ def config_from_hf(
     )
 
 
-def to_params(tensors: Mapping[str, np.ndarray], config: MBartConfig) -> Params:
+def to_mbart_params(tensors: Mapping[str, np.ndarray], config: MBartConfig) -> Params:
     """Arranges Hugging Face tensors as the model's parameter tree, float32, reading one at a time.
 
     Raises:
@@ -158,11 +158,11 @@ def to_params(tensors: Mapping[str, np.ndarray], config: MBartConfig) -> Params:
     return params
 
 
-def to_tensors(params: Params, config: MBartConfig) -> TensorFiles:
-    """The inverse of `to_params`: Hugging Face tensors by name, each cut from the tree when it is asked for.
+def to_mbart_tensors(params: Params, config: MBartConfig) -> TensorFiles:
+    """The inverse of `to_mbart_params`: Hugging Face tensors by name, each cut from the tree when it is asked for.
 
     Args:
-      params: as `to_params` returns them; arrays of NumPy, or of JAX and fully addressable.
+      params: as `to_mbart_params` returns them; arrays of NumPy, or of JAX and fully addressable.
       config: of the model that they belong to.
 
     Raises:
@@ -198,8 +198,8 @@ def to_tensors(params: Params, config: MBartConfig) -> TensorFiles:
     )
 
 
-def config_to_hf(config: MBartConfig) -> dict[str, Any]:
-    """The content of a Hugging Face `config.json`; `config_from_hf` reads it, and transformers does."""
+def mbart_config_to_hf(config: MBartConfig) -> dict[str, Any]:
+    """The content of a Hugging Face `config.json`; `mbart_config_from_hf` reads it, and transformers does."""
     return {
         "model_type": "mbart",
         "architectures": ["MBartForConditionalGeneration"],
@@ -240,10 +240,10 @@ def save_mbart(
         write.
     """
     check_replaceable(folder)
-    tensors = to_tensors(params, config)
+    tensors = to_mbart_tensors(params, config)
     kept = str(tensors.lazy["model.shared.weight"].dtype)
     with replacing_folder(folder) as aside:
-        write_json(aside / "config.json", config_to_hf(config) | {"torch_dtype": kept})
+        write_json(aside / "config.json", mbart_config_to_hf(config) | {"torch_dtype": kept})
         if vocabulary is not None:
             (aside / VOCABULARY_FILE).write_bytes(vocabulary.model)
             tokeniser = "MBart50Tokenizer" if vocabulary.is_mbart50 else "MBartTokenizer"

@@ -5,13 +5,15 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from class_jax.checkpoints import huggingface
-from class_jax.checkpoints.convert import Retriever, open_source
+from class_jax.checkpoints import huggingface, runs, weights
+from class_jax.checkpoints.configs import PAPER, TextConfig
+from class_jax.checkpoints.convert import ORBAX, Retriever, open_source, recognise
 from class_jax.checkpoints.hub import local_folder
+from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.models.config import ModelConfig
 
@@ -25,6 +27,22 @@ _OWN_FILES = re.compile(
 )
 
 
+class Pretrained(NamedTuple):
+    """A loaded model.
+
+    Attributes:
+      config: of the model.
+      params: its parameters, in a tree like that of `class_jax.models.split`.
+      vocabulary: its SentencePiece model, by path or (of old runs) hub id; None where the folder has none.
+      texts: how its texts are cut.
+    """
+
+    config: ModelConfig
+    params: Params
+    vocabulary: str | Path | None
+    texts: TextConfig
+
+
 def load_pretrained(
     folder_or_hub_id: str | os.PathLike,
     *,
@@ -32,38 +50,44 @@ def load_pretrained(
     revision: str | None = None,
     retriever: Retriever | None = None,
     seed: int = 0,
-) -> tuple[ModelConfig, Params, Path | None]:
-    """Loads a model from a folder of any layout, or from the Hugging Face Hub.
+) -> Pretrained:
+    """Loads a model from a folder of any layout, or from the Hugging Face Hub; runs no gin.
 
     Args:
-      folder_or_hub_id: a folder in the Hugging Face layout, T5X's or a run's; or a hub id (`fanjiang98/CLASS-XOR-Full`,
-        `neulab/reatt-large-nq`, `google/mt5-large`).
+      folder_or_hub_id: a folder in the Hugging Face layout, T5X's or a run's (of which the newest whole checkpoint
+        counts); or a hub id (`fanjiang98/CLASS-XOR-Full`, `neulab/reatt-large-nq`, `google/mt5-large`).
       dtype: of the parameters; None keeps the files'.
       revision: on the Hub.
       retriever: what the retriever is to be, where the weights don't say it; see `Retriever`.
       seed: of a dense retriever's projections where the weights have none (a warning names them).
 
     Returns:
-      The configuration; the parameters as NumPy arrays, in a tree like that of `class_jax.models.split`; the path of
-      the SentencePiece model beside the weights, or None.
+      The model; its parameters are NumPy arrays, those of a run arrays on the device.
 
     Raises:
       InputError: in one line with a remedy: no such folder or model, the Hub can't be reached, unknown layout, half a
         checkpoint, damaged, or parameters missing, unknown or wrongly shaped.
     """
-    source = open_source(local_folder(folder_or_hub_id, revision), retriever=retriever, seed=seed)
+    folder = local_folder(folder_or_hub_id, revision)
+    if recognise(folder) == ORBAX and dtype is None and retriever is None:
+        run = runs.open_run(folder)
+        fingerprint = None if run.vocabulary is None else Vocabulary.load(run.vocabulary).fingerprint
+        params = weights.load_params(str(folder), run.config, vocabulary=fingerprint)
+        return Pretrained(run.config, params, run.vocabulary, run.texts)
+    source = open_source(folder, retriever=retriever, seed=seed)
     if source.new:
         _log.warning("newly initialised, not in %s: %s", folder_or_hub_id, ", ".join(source.new))
     params = huggingface.assembled(source.tensors, source.config, dtype=dtype)
-    return source.config, params, source.vocabulary
+    return Pretrained(source.config, params, source.vocabulary, source.texts)
 
 
 def save_pretrained(
     folder: str | os.PathLike,
     params: Params,
     config: ModelConfig,
-    vocabulary: str | os.PathLike | None = None,
+    vocabulary: str | os.PathLike | Vocabulary | None = None,
     *,
+    texts: TextConfig = PAPER,
     dtype: Any = None,
     max_shard_bytes: int = huggingface.MAX_SHARD_BYTES,
 ) -> None:
@@ -73,7 +97,8 @@ def save_pretrained(
       folder: to be written. A folder of weights that is there already is replaced.
       params: as `load_pretrained` returns them; arrays of NumPy or JAX.
       config: of the model.
-      vocabulary: a SentencePiece model, copied as `spiece.model`.
+      vocabulary: its vocabulary, written as `spiece.model`.
+      texts: how its texts are cut, for `config.json`.
       dtype: of the files; None keeps the arrays'.
       max_shard_bytes: files grow no larger than that, save for a single larger tensor.
 
@@ -82,8 +107,16 @@ def save_pretrained(
         write.
     """
     check_replaceable(folder)
+    if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
+        vocabulary = Vocabulary.load(vocabulary)
     huggingface.write_safetensors(
-        folder, jax.device_get(params), config, dtype=dtype, max_shard_bytes=max_shard_bytes, vocabulary=vocabulary
+        folder,
+        jax.device_get(params),
+        config,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        vocabulary=vocabulary,
+        texts=texts,
     )
 
 

@@ -1,16 +1,20 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""A run's weights (Orbax, under `checkpoints/`), read and written one array at a time.
+"""A run's folder: what it holds beside its checkpoints, and its weights (Orbax), one array at a time.
 
-Training saves whole states with `state.TrainCheckpoints`; this is for files larger than memory ought to hold. What is
-written here has the parameters alone, as step 0: a run starts from it (`init_from`), and none resumes it.
+`config.json` and `spiece.model` with their digests lie beside `checkpoints/`, so that the folder is opened without the
+gin file that made it. Training saves whole states with `state.TrainCheckpoints`; the weights written here are the
+parameters alone, as step 0: a run starts from it (`init_from`), and none resumes it.
 """
 
+import ast
 import contextlib
+import dataclasses
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,19 +22,43 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from class_jax.checkpoints import huggingface
-from class_jax.checkpoints.configs import config_from_hf, config_to_hf
+from class_jax.checkpoints.configs import PAPER, TextConfig, config_document, config_from_hf, text_config
+from class_jax.checkpoints.folder_digests import FILE as DIGESTS_FILE
 from class_jax.checkpoints.folder_digests import FolderDigests, sha256
+from class_jax.checkpoints.huggingface import CONFIG_FILE, VOCABULARY_FILE
 from class_jax.checkpoints.leaves import LazyArray, nested
 from class_jax.checkpoints.state import CHUNK_BYTES, COMMITTED, FORMAT, TrainCheckpoints, seal
 from class_jax.checkpoints.tensor_files import TensorFiles
-from class_jax.common.files import read_json, write_json
+from class_jax.common.files import read_json, replacing, write_json
+from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.models.config import ModelConfig
 
 CHECKPOINTS = "checkpoints"
 _DATA_FILE_BYTES = 64 << 20
 _PARAMS = "params"
-_CONFIG = "config.json"
+# Runs of version 0.2 and before: their settings as a gin file, which is read as text and not run, and their export.
+_SETTINGS, _EXPORT = "config.gin", "model"
+_VOCABULARY_LINE = re.compile(
+    r"""^(?:VOCABULARY|(?:[\w.]+\.)?DataConfig\.vocabulary)[ \t]*=[ \t]*(?:\\\n[ \t]*)?((['"]).*\2)[ \t]*$""",
+    re.MULTILINE,
+)
+
+
+class OpenedRun(NamedTuple):
+    """The newest whole step of a run, no array read yet, and what the folder holds beside it.
+
+    Attributes:
+      config: of the model.
+      texts: how its texts are cut.
+      vocabulary: its SentencePiece model, by path or (of old runs) hub id; None where the folder names none.
+      leaves: "a/b/c" -> each array of the parameters.
+    """
+
+    config: ModelConfig
+    texts: TextConfig
+    vocabulary: str | Path | None
+    leaves: dict[str, LazyArray]
 
 
 def is_run(folder: str | os.PathLike) -> bool:
@@ -38,25 +66,51 @@ def is_run(folder: str | os.PathLike) -> bool:
     return (Path(folder) / CHECKPOINTS).is_dir()
 
 
-def read_run(folder: str | os.PathLike, config: ModelConfig | None = None) -> tuple[ModelConfig, TensorFiles]:
-    """Opens the newest whole step of a run's folder.
+def write_description(
+    folder: str | os.PathLike, config: ModelConfig, vocabulary: Vocabulary, texts: TextConfig = PAPER
+) -> None:
+    """Writes what a run's folder holds beside its checkpoints: `config.json`, `spiece.model` and their digests.
+
+    Each is whole or absent, the digests come last. What is there already, of the same content, stays.
+
+    Raises:
+      InputError: if the disk refuses a write.
+    """
+    folder = Path(folder)
+    document = config_document(config, texts)
+    files = [folder / name for name in (CONFIG_FILE, VOCABULARY_FILE, DIGESTS_FILE)]
+    config_file, vocabulary_file, digests_file = files
+    are_there = all(file.is_file() for file in files)
+    if are_there and read_json(config_file) == document and vocabulary_file.read_bytes() == vocabulary.model:
+        return
+    digests_file.unlink(missing_ok=True)  # the new files would not have the old digests
+    with replacing(vocabulary_file, "wb") as f:
+        f.write(vocabulary.model)
+    write_json(config_file, document)
+    digests = FolderDigests(folder)
+    digests.add_file(CONFIG_FILE)
+    digests.add_file(VOCABULARY_FILE)
+    digests.write()
+
+
+def open_run(folder: str | os.PathLike, config: ModelConfig | None = None) -> OpenedRun:
+    """Opens the newest whole step of a run's folder; reads no array and runs no gin.
 
     Args:
       folder: holds `checkpoints/`.
-      config: of the model; None takes the folder's `config.json`, or else tells it by the arrays' shapes and the
-        fingerprint saved with them.
-
-    Returns:
-      The configuration, and the parameters as tensors in the Hugging Face layout. One stack of layers is in memory at a
-      time; each array is compared with its digest.
+      config: of the model; None takes the folder's `config.json`. A run of an earlier version has none: its exported
+        model's is taken, or else the arrays' shapes and the fingerprint saved with them give the configuration, and its
+        vocabulary is the one that `config.gin` names.
 
     Raises:
-      InputError: if there is no whole step, a file of it is damaged, or the configuration can't be told.
+      InputError: if there is no whole step, a file beside it is damaged, or the configuration is missing or of another
+        model than the step.
     """
     folder = Path(folder)
     digests = FolderDigests.read(folder)
     if digests is not None:
-        digests.check_files()
+        # A configuration that the caller gives stands in place of the folder's.
+        digests.check_listed(name for name in digests.files if config is None or name != CONFIG_FILE)
     with _quiet(), TrainCheckpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
         opened = checkpoints.open_arrays()
     if opened is None:
@@ -64,26 +118,52 @@ def read_run(folder: str | os.PathLike, config: ModelConfig | None = None) -> tu
     arrays, host, step = opened
     prefix = f"{_PARAMS}/"
     leaves = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    if config is None and (folder / _CONFIG).is_file():
-        config = ModelConfig(**config_from_hf(read_json(folder / _CONFIG)))
+    beside = next((path for path in (folder, folder / _EXPORT) if (path / CONFIG_FILE).is_file()), None)
+    document = {} if beside is None else read_json(beside / CONFIG_FILE)
+    if config is None and beside is not None:
+        config = _with_fingerprint(_read_config(document, beside / CONFIG_FILE), host.get("model"))
+        if config is None:
+            raise InputError(
+                "is of another model than the checkpoint", file=beside / CONFIG_FILE, remedy=f"compare step {step}"
+            )
     if config is None:
-        config = _config_of(leaves, host, folder / CHECKPOINTS / str(step))
+        config = _config_of_shapes(leaves, host, folder / CHECKPOINTS / str(step))
+    return OpenedRun(config, text_config(document), vocabulary_of(folder), leaves)
+
+
+def read_run(folder: str | os.PathLike, config: ModelConfig | None = None) -> tuple[ModelConfig, TensorFiles]:
+    """As `open_run`: the configuration, and the parameters as tensors in the Hugging Face layout.
+
+    One stack of layers is in memory at a time; each array is compared with its digest.
+
+    Raises:
+      InputError: as `open_run`; if the arrays do not fit the configuration; and when a damaged array is read.
+    """
+    opened = open_run(folder, config)
+    config, leaves = opened.config, opened.leaves
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
     huggingface.check_leaves(nested({tuple(name.split("/")): shape for name, shape in shapes.items()}), config)
     return config, huggingface.as_tensors(lambda path: leaves["/".join(path)], config, kept=True)
 
 
 def write_run(
-    folder: Path, tensors: TensorFiles, config: ModelConfig, *, dtype: Any = None, vocabulary: str | None = None
+    folder: Path,
+    tensors: TensorFiles,
+    config: ModelConfig,
+    *,
+    dtype: Any = None,
+    vocabulary: Vocabulary | None = None,
+    texts: TextConfig = PAPER,
 ) -> None:
-    """Writes a folder that a run starts from (`init_from`): `checkpoints/0`, `config.json` and `digests.json`.
+    """Writes a folder that a run starts from (`init_from`): `checkpoints/0`, `config.json`, vocabulary and digests.
 
     Args:
       folder: exists and is empty.
       tensors: in the Hugging Face layout; a stack of layers is assembled in memory, and no more than one.
       config: of the model.
       dtype: of the arrays; None keeps the tensors'.
-      vocabulary: fingerprint of the vocabulary, if it is known: a run with another one refuses the weights.
+      vocabulary: the model's, if it is known: a run with another one refuses the weights.
+      texts: how the model's texts are cut, for `config.json`.
 
     Raises:
       InputError: if the layers of a stack are of different types and `dtype` is None.
@@ -93,14 +173,18 @@ def write_run(
     step.mkdir(parents=True)
     leaves = huggingface.as_leaves(tensors, config, dtype=dtype)
     records = _write_arrays(step / "arrays", {(_PARAMS, *path): leaf for path, leaf in leaves.items()})
-    host = {"model": config.fingerprint} | ({} if vocabulary is None else {"vocabulary": vocabulary})
+    host = {"model": config.fingerprint} | ({} if vocabulary is None else {"vocabulary": vocabulary.fingerprint})
     document = {"format": FORMAT, "host": host, "metrics": None, "arrays": records, "random_keys": {}}
     document["sha256"] = seal(document)
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
         checkpointer.save(step / "host", args=ocp.args.JsonSave(document))
     (step / COMMITTED).write_text("Converted.\n")
-    write_json(folder / _CONFIG, config_to_hf(config))
+    write_json(folder / CONFIG_FILE, config_document(config, texts))
     digests = FolderDigests(folder)
+    digests.add_file(CONFIG_FILE)
+    if vocabulary is not None:
+        (folder / VOCABULARY_FILE).write_bytes(vocabulary.model)
+        digests.add_file(VOCABULARY_FILE)
     for file in sorted(step.rglob("*")):
         if file.is_file():
             digests.add_file(file.relative_to(folder).as_posix())
@@ -155,8 +239,37 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _config_of(leaves: Mapping[str, LazyArray], host: Mapping[str, Any], step: Path) -> ModelConfig:
-    """The configuration as the arrays' shapes tell it, with the retriever's head that fits the saved fingerprint."""
+def _read_config(document: Any, file: Path) -> ModelConfig:
+    try:
+        return ModelConfig(**config_from_hf(document))
+    except InputError as error:
+        raise InputError(str(error), file=file) from error
+
+
+def _with_fingerprint(config: ModelConfig, fingerprint: str | None) -> ModelConfig | None:
+    """The configuration if it has the fingerprint, or a dense one with another (unused) head; None if none has it."""
+    if fingerprint is None or config.fingerprint == fingerprint:
+        return config
+    if config.retriever != "dense":
+        return None
+    heads = (dataclasses.replace(config, retriever_head=head) for head in range(config.num_heads))
+    return next((other for other in heads if other.fingerprint == fingerprint), None)
+
+
+def vocabulary_of(folder: Path) -> str | Path | None:
+    """The vocabulary of a run: beside its checkpoints or its export, or what an old run's `config.gin` names."""
+    for path in (folder / VOCABULARY_FILE, folder / _EXPORT / VOCABULARY_FILE):
+        if path.is_file():
+            return path
+    settings = folder / _SETTINGS
+    if not settings.is_file():
+        return None
+    named = _VOCABULARY_LINE.search(settings.read_text(encoding="utf-8"))
+    return None if named is None else ast.literal_eval(named.group(1))
+
+
+def _config_of_shapes(leaves: Mapping[str, LazyArray], host: Mapping[str, Any], step: Path) -> ModelConfig:
+    """The configuration that the arrays' shapes give, with the retriever's head that fits the saved fingerprint."""
     remedy = "give its config.json"
     try:
         queries = leaves["encoder/reader_layers/attention/q/kernel"].shape

@@ -24,12 +24,14 @@ from flax import serialization
 
 from class_jax.checkpoints import huggingface
 from class_jax.checkpoints.chunks import read_chunks, write_chunks
-from class_jax.checkpoints.configs import config_from_hf, config_from_shapes, config_to_hf
+from class_jax.checkpoints.configs import PAPER, TextConfig, config_document, config_from_hf, config_from_shapes
 from class_jax.checkpoints.differences import differences
 from class_jax.checkpoints.folder_digests import FolderDigests, sha256
+from class_jax.checkpoints.huggingface import CONFIG_FILE, VOCABULARY_FILE
 from class_jax.checkpoints.leaves import LazyArray, nested
 from class_jax.checkpoints.tensor_files import TensorFiles
 from class_jax.common.files import read_json, write_json
+from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.models.config import ModelConfig
 
@@ -37,7 +39,6 @@ _log = logging.getLogger(__name__)
 
 INDEX = "checkpoint"
 _STEP = re.compile(r"checkpoint_(\d+)")
-_CONFIG = "config.json"
 _VERSION = 3
 _CHUNK_BYTES = 64 << 20  # T5X's own
 _FACTORED_FROM = 128  # Adafactor factors matrices of which both sides are at least so long
@@ -125,7 +126,7 @@ def read_t5x(folder: str | os.PathLike, config: ModelConfig | None = None) -> tu
     lazy = {theirs: arrays[ours] for theirs, ours in table.items() if ours in arrays}
     lazy = {name: _transposed(array) if _is_transposed(table[name]) else array for name, array in lazy.items()}
     if config is None:
-        path = beside(step, _CONFIG)
+        path = beside(step, CONFIG_FILE)
         try:
             kwargs = config_from_hf(read_json(path)) if path else config_from_shapes(TensorFiles(lazy).shapes)
         except InputError as error:
@@ -135,14 +136,24 @@ def read_t5x(folder: str | os.PathLike, config: ModelConfig | None = None) -> tu
     return config, TensorFiles(lazy)
 
 
-def write_t5x(folder: Path, tensors: TensorFiles, config: ModelConfig, *, dtype: Any = None) -> None:
-    """Writes `checkpoint_0`, `config.json` and `digests.json`.
+def write_t5x(
+    folder: Path,
+    tensors: TensorFiles,
+    config: ModelConfig,
+    *,
+    dtype: Any = None,
+    vocabulary: Vocabulary | None = None,
+    texts: TextConfig = PAPER,
+) -> None:
+    """Writes `checkpoint_0`, `config.json`, vocabulary and `digests.json`.
 
     Args:
       folder: exists and is empty.
       tensors: in the Hugging Face layout; one is in memory at a time.
       config: of the model.
       dtype: of the arrays; None keeps the tensors'.
+      vocabulary: the model's, if it is known.
+      texts: how the model's texts are cut, for `config.json`.
     """
     step = folder / f"{INDEX}_0"
     step.mkdir()
@@ -170,7 +181,11 @@ def write_t5x(folder: Path, tensors: TensorFiles, config: ModelConfig, *, dtype:
     }
     (step / INDEX).write_bytes(serialization.msgpack_serialize(index, in_place=True))
     digests.add_file(f"{step.name}/{INDEX}")
-    write_json(folder / _CONFIG, config_to_hf(config))
+    write_json(folder / CONFIG_FILE, config_document(config, texts))
+    digests.add_file(CONFIG_FILE)
+    if vocabulary is not None:
+        (folder / VOCABULARY_FILE).write_bytes(vocabulary.model)
+        digests.add_file(VOCABULARY_FILE)
     digests.write()
 
 

@@ -86,7 +86,7 @@ class MBartConfig:
         return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
 
-class CrossMemory(NamedTuple):
+class MBartMemory(NamedTuple):
     """What the decoder attends to, projected once for all that decode from it.
 
     Attributes:
@@ -126,7 +126,7 @@ class LayerNorm(nnx.Module):
         return (wide * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
-class Attention(nnx.Module):
+class MBartAttention(nnx.Module):
     """Multi-head attention with its norm: dot products scaled by K^-0.5, biases in the projections."""
 
     def __init__(self, config: MBartConfig, heads: int, *, rngs: nnx.Rngs):
@@ -155,7 +155,7 @@ class Attention(nnx.Module):
         return x.reshape(*x.shape[:-1], self.heads, -1).swapaxes(-2, -3)
 
 
-class FeedForward(nnx.Module):
+class MBartFeedForward(nnx.Module):
     """Two products with their norm."""
 
     def __init__(self, config: MBartConfig, features: int, *, rngs: nnx.Rngs):
@@ -169,12 +169,12 @@ class FeedForward(nnx.Module):
         return x + self.wo(_ACTIVATIONS[self.activation](self.wi(self.norm(x))))
 
 
-class EncoderLayer(nnx.Module):
+class MBartEncoderLayer(nnx.Module):
     """Self-attention and feed-forward."""
 
     def __init__(self, config: MBartConfig, *, rngs: nnx.Rngs):
-        self.attention = Attention(config, config.encoder_heads, rngs=rngs)
-        self.mlp = FeedForward(config, config.encoder_ffn, rngs=rngs)
+        self.attention = MBartAttention(config, config.encoder_heads, rngs=rngs)
+        self.mlp = MBartFeedForward(config, config.encoder_ffn, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask_bias: jax.Array) -> jax.Array:
         """[M, P, D] -> [M, P, D]; `mask_bias` [M, 1, 1, P]."""
@@ -183,13 +183,13 @@ class EncoderLayer(nnx.Module):
         return self.mlp(x + self.attention.attend(self.attention.queries(normed), k, v, mask_bias))
 
 
-class DecoderLayer(nnx.Module):
+class MBartDecoderLayer(nnx.Module):
     """Causal self-attention, cross-attention over keys and values that were projected beforehand, feed-forward."""
 
     def __init__(self, config: MBartConfig, *, rngs: nnx.Rngs):
-        self.self_attention = Attention(config, config.decoder_heads, rngs=rngs)
-        self.cross_attention = Attention(config, config.decoder_heads, rngs=rngs)
-        self.mlp = FeedForward(config, config.decoder_ffn, rngs=rngs)
+        self.self_attention = MBartAttention(config, config.decoder_heads, rngs=rngs)
+        self.cross_attention = MBartAttention(config, config.decoder_heads, rngs=rngs)
+        self.mlp = MBartFeedForward(config, config.decoder_ffn, rngs=rngs)
 
     def __call__(self, x: jax.Array, causal: jax.Array, memory: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         """Whole sequences: [R, A, D] -> [R, A, D].
@@ -233,7 +233,7 @@ class DecoderLayer(nnx.Module):
         return self.mlp(x + cross.attend(cross.queries(cross.norm(x)), *memory))
 
 
-class Side(nnx.Module):
+class MBartSide(nnx.Module):
     """What encoder and decoder have alike: positions, the embeddings' norm, layers, the last norm."""
 
     def __init__(self, config: MBartConfig, layer: type[nnx.Module], count: int, *, rngs: nnx.Rngs):
@@ -258,8 +258,8 @@ class MBart(nnx.Module):
         self.config = config
         V, D = config.vocab_size, config.d_model
         self.embed = nn.Embedding((V, D), ("vocab", "embed"), _INIT_STD, rngs)
-        self.encoder = Side(config, EncoderLayer, config.encoder_layers, rngs=rngs)
-        self.decoder = Side(config, DecoderLayer, config.decoder_layers, rngs=rngs)
+        self.encoder = MBartSide(config, MBartEncoderLayer, config.encoder_layers, rngs=rngs)
+        self.decoder = MBartSide(config, MBartDecoderLayer, config.decoder_layers, rngs=rngs)
         self.logits_bias = nnx.Param(jnp.zeros(V, jnp.float32), axes=("vocab",))
 
     def encode(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
@@ -270,13 +270,13 @@ class MBart(nnx.Module):
         )
         return self.encoder.norm(x)
 
-    def project(self, states: jax.Array, lengths: jax.Array) -> CrossMemory:
+    def project(self, states: jax.Array, lengths: jax.Array) -> MBartMemory:
         """Projects encoded rows [M, P, D] of [M] tokens to the keys and values of every decoder layer."""
         graph, params = nnx.split(self.decoder.layers.cross_attention)
         _, (keys, values) = jax.lax.scan(lambda _, p: (None, nnx.merge(graph, p).keys_values(states)), None, params)
-        return CrossMemory(keys, values, length_mask(lengths, states.shape[-2]))
+        return MBartMemory(keys, values, length_mask(lengths, states.shape[-2]))
 
-    def decode(self, memory: CrossMemory, inputs: jax.Array, rows: jax.Array | None = None) -> jax.Array:
+    def decode(self, memory: MBartMemory, inputs: jax.Array, rows: jax.Array | None = None) -> jax.Array:
         """Teacher-forced decoding; `logits` of the result tell of each position's next token.
 
         Args:
@@ -306,7 +306,7 @@ class MBart(nnx.Module):
         table = self.embed.embedding[...].astype(x.dtype)
         return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32) + self.logits_bias[...]
 
-    def step(self, memory: CrossMemory, max_tokens: int, beams: int) -> tuple[Step, Cache]:
+    def step(self, memory: MBartMemory, max_tokens: int, beams: int) -> tuple[Step, Cache]:
         """The decoder as `class_jax.models.search` wants it, and its empty cache: two of [L, B, beams, H, A, K]."""
         L, B, H, _, K = memory.keys.shape
         empty = jnp.zeros((L, B, beams, H, max_tokens, K), memory.keys.dtype)
@@ -333,7 +333,7 @@ class MBart(nnx.Module):
 
 def generate(
     model: MBart,
-    memory: CrossMemory,
+    memory: MBartMemory,
     max_tokens: int,
     beams: int = 1,
     *,
@@ -365,21 +365,21 @@ def _mask_bias(mask: jax.Array) -> jax.Array:
     return jnp.where(mask, 0.0, nn.MASKED)[:, None, None, :]
 
 
-def create(config: MBartConfig, seed: int = 0) -> MBart:
+def create_mbart(config: MBartConfig, seed: int = 0) -> MBart:
     """A newly initialised model."""
     return MBart(config, rngs=nnx.Rngs(seed))
 
 
 @functools.cache
-def _abstract(config: MBartConfig) -> tuple[Any, nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: create(config)), nnx.Param)
+def _mbart_abstract(config: MBartConfig) -> tuple[Any, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: create_mbart(config)), nnx.Param)
 
 
-def model_graph(config: MBartConfig) -> Any:
+def mbart_graph(config: MBartConfig) -> Any:
     """The structure that `class_jax.models.class_model.merge` joins with parameters; allocates none."""
-    return _abstract(config)[0]
+    return _mbart_abstract(config)[0]
 
 
-def param_shapes(config: MBartConfig) -> Params:
+def mbart_shapes(config: MBartConfig) -> Params:
     """Shape and type of every parameter as nested dictionaries; allocates none."""
-    return plain_tree(nnx.as_pure(_abstract(config)[1]))
+    return plain_tree(nnx.as_pure(_mbart_abstract(config)[1]))

@@ -176,13 +176,13 @@ class MBartScorer:
         tag = self.vocabulary.tag(language)
         return (Target(self.config.start_id, [tag, *labels], 1) if in_front else Target(tag, labels, 0)), cut
 
-    def encode(self, ids: np.ndarray, lengths: np.ndarray) -> mbart.CrossMemory:
+    def encode(self, ids: np.ndarray, lengths: np.ndarray) -> mbart.MBartMemory:
         """See `Scorer`."""
         return self._encode(self.params, ids, lengths)
 
     def log_probabilities(
         self,
-        memory: mbart.CrossMemory,
+        memory: mbart.MBartMemory,
         rows: np.ndarray,
         inputs: np.ndarray,
         labels: np.ndarray,
@@ -192,7 +192,7 @@ class MBartScorer:
         states = self._decode(self.params, memory, rows, inputs)
         return _where(counted, states, labels, functools.partial(self._log_probabilities, self.params))
 
-    def generate(self, memory: mbart.CrossMemory, language: str | None, max_tokens: int) -> list[str]:
+    def generate(self, memory: mbart.MBartMemory, language: str | None, max_tokens: int) -> list[str]:
         """The likeliest question, greedily, from each encoded passage [M]; in `language` where languages are told."""
         tag = np.int32(self.vocabulary.tag(language)) if self.tags else None
         return [self.vocabulary.decode(ids) for ids in np.asarray(self._generate(self.params, memory, tag, max_tokens))]
@@ -302,10 +302,10 @@ class T5Scorer:
 @functools.cache
 def _mbart_functions(config: mbart.MBartConfig) -> tuple[Callable, Callable, Callable, Callable]:
     """Compiled encoding, decoding, scoring and generation; kept, so that two scorers of one shape compile once."""
-    graph = mbart.model_graph(config)
+    graph = mbart.mbart_graph(config)
 
     @jax.jit
-    def encode(params: Any, ids: jax.Array, lengths: jax.Array) -> mbart.CrossMemory:
+    def encode(params: Any, ids: jax.Array, lengths: jax.Array) -> mbart.MBartMemory:
         model = class_model.merge(graph, params)
         at_once = math.gcd(len(ids), _rows_at_once(len(ids)))
         chunks = jax.tree.map(lambda x: x.reshape(-1, at_once, *x.shape[1:]), (ids, lengths))

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from class_jax.checkpoints import weights
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.distributed import ALONE, Hosts, sharding
@@ -27,7 +28,6 @@ from class_jax.questions.table import QuestionTable
 from class_jax.refresh.lists import PassageLists
 from class_jax.refresh.refresher import Refresher
 from class_jax.retrieval.bm25 import BM25
-from class_jax.training import weights
 from class_jax.training.data import DataConfig, TrainingData, check_vocabulary, open_store
 from class_jax.training.feed import TeacherTexts
 

@@ -143,7 +143,7 @@ class MBartTranslator:
 @functools.cache
 def _generation(config: mbart.MBartConfig, max_tokens: int, beams: int) -> Callable[..., jax.Array]:
     """Compiled translation: (params, ids [B, P], lengths [B], tag) -> ids [B, A]."""
-    graph = mbart.model_graph(config)
+    graph = mbart.mbart_graph(config)
 
     @jax.jit
     def generate(params: Any, ids: jax.Array, lengths: jax.Array, tag: jax.Array) -> jax.Array:
@@ -175,7 +175,7 @@ class EndpointTranslator:
         Raises:
           InputError: for an unknown language, or a text that the endpoint does not translate; what it did stays cached.
         """
-        from class_jax.llm.client import ChatRequest, Failure
+        from class_jax.llm.chat import ChatRequest, Failure
 
         for code in (source, target):
             if code not in LANGUAGES:
@@ -227,7 +227,7 @@ def translate_items(
       translator: any.
       items: what to translate; those already in the file are not translated again.
       provenance: JSON lines, one an item: id, field, source and target language, source text, text, and the
-        translator's kind and fingerprint. Appended to after each block: a killed run goes on from there.
+        translator's kind and fingerprint. Appended to after each block: a killed run resumes from there.
       progress: show a bar; None shows it on a terminal.
 
     Raises:

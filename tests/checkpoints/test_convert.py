@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 import tensorstore as ts
+import tiny_run
 import typer
-from test_huggingface_files import CONFIG, DENSE, make_tensors, same
+from hf_tensors import CONFIG, DENSE, make_tensors, same
 from typer.testing import CliRunner
 
 from class_jax.checkpoints import convert, hub, huggingface, runs, state, t5x
@@ -23,10 +24,10 @@ from class_jax.checkpoints.convert import HF, ORBAX, T5X, Retriever, open_source
 from class_jax.checkpoints.leaves import LazyArray
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.checkpoints.tensor_files import TensorFiles, read_tensors
+from class_jax.checkpoints.weights import load_params
 from class_jax.commands.convert import convert as command
 from class_jax.common.files import read_json, write_json
 from class_jax.errors import InputError
-from class_jax.training.weights import load_params
 
 app = typer.Typer()
 app.command()(command)
@@ -135,16 +136,18 @@ def test_a_run_starts_from_what_is_converted(layouts):
         jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
-def test_a_run_s_configuration_is_told_by_shapes_and_fingerprint(layouts, tmp_path):
+def test_shapes_and_fingerprint_give_an_old_run_s_configuration(layouts, tmp_path):
     config = dataclasses.replace(CONFIG, retriever_head=0)
     (tmp_path / "run").mkdir()
     runs.write_run(tmp_path / "run", TensorFiles.of(make_tensors(config)), config)
-    (tmp_path / "run" / "config.json").unlink()
+    for name in ("config.json", "digests.json"):
+        (tmp_path / "run" / name).unlink()
     assert runs.read_run(tmp_path / "run")[0] == config
     other = dataclasses.replace(CONFIG, relative_attention_max_distance=64)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     runs.write_run(tmp_path / "run", TensorFiles.of(make_tensors(other)), other)
-    (tmp_path / "run" / "config.json").unlink()
+    for name in ("config.json", "digests.json"):
+        (tmp_path / "run" / name).unlink()
     with pytest.raises(InputError, match="fingerprint fits no usual configuration of these shapes; give its config"):
         runs.read_run(tmp_path / "run")
     assert len(runs.read_run(tmp_path / "run", other)[1]) == len(make_tensors(other))
@@ -215,6 +218,7 @@ def test_mt5_becomes_class(tmp_path):
     config = config_to_hf(CONFIG)
     del config["retriever_layer"], config["retriever_head"]
     write_json(tmp_path / "mt5" / "config.json", config)
+    (tmp_path / "mt5" / "digests.json").unlink()
     done = run_command("--from", tmp_path / "mt5", "--to", tmp_path / "dense", "--retriever", "dense")
     assert done.exit_code == 0 and "retriever: dense, layer 2" in done.stdout
     new = huggingface.missing_dense(make_tensors(CONFIG), DENSE)
@@ -232,6 +236,7 @@ def test_reatt_s_own_names_of_layer_and_head(tmp_path):
     write_hf(tmp_path / "reatt")
     config = config_to_hf(CONFIG)
     del config["retriever_layer"], config["retriever_head"]
+    (tmp_path / "reatt" / "digests.json").unlink()
     write_json(tmp_path / "reatt" / "config.json", config | {"retrieval_layer": 3, "retrieval_head": 0})
     found = open_source(tmp_path / "reatt").config
     assert (found.retriever, found.retriever_layer, found.retriever_head) == ("multi_vector", 3, 0)
@@ -239,14 +244,14 @@ def test_reatt_s_own_names_of_layer_and_head(tmp_path):
 
 def test_types_and_vocabulary(tmp_path):
     tensors = write_hf(tmp_path / "m")
-    (tmp_path / "v.model").write_bytes(b"pieces")
+    tiny_run.write_vocabulary(tmp_path / "v.model")
     arguments = ("--from", tmp_path / "m", "--to", tmp_path / "half", "--dtype", "bfloat16")
     done = run_command(*arguments, "--vocabulary", tmp_path / "v.model", "--shard-gb", 1)
     assert done.exit_code == 0, done.exception
     made = read_tensors(tmp_path / "half")
     assert {array.dtype.name for array in made.lazy.values()} == {"bfloat16"}
     assert read_json(tmp_path / "half" / "config.json")["torch_dtype"] == "bfloat16"
-    assert (tmp_path / "half" / "spiece.model").read_bytes() == b"pieces"
+    assert (tmp_path / "half" / "spiece.model").read_bytes() == (tmp_path / "v.model").read_bytes()
     assert same(made["lm_head.weight"], tensors["lm_head.weight"].astype(made.lazy["lm_head.weight"].dtype))
     done = run_command(*arguments[:4], "--dtype", "bfloat")
     assert isinstance(done.exception, InputError) and "did you mean 'bfloat16'" in str(done.exception)
@@ -336,8 +341,10 @@ def test_names_of_what_differs(tmp_path):
         open_source(tmp_path / "m", retriever=Retriever("multi_vector", head=1))
 
 
+@pytest.mark.torch
 def test_a_bin_that_is_no_plain_state_dict(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     write_json(tmp_path / "config.json", config_to_hf(CONFIG))
     torch.save({"model": dict.fromkeys("ab", torch.zeros(2))}, tmp_path / "pytorch_model.bin")
     done = run_command("--from", tmp_path, "--to", tmp_path / "out")
@@ -349,9 +356,11 @@ def test_a_bin_that_is_no_plain_state_dict(tmp_path):
     assert equal(tmp_path / "out", make_tensors(CONFIG))
 
 
+@pytest.mark.torch
 def test_a_mapped_bin_is_mapped_anew(tmp_path, monkeypatch):
     """So that pages that were read once do not add up to the whole file."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     from class_jax.checkpoints import tensor_files
 
     expected = make_tensors(CONFIG)

@@ -1,8 +1,6 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Hugging Face folders: exact in both directions, strict about names and shapes, safe to open."""
 
-import builtins
-import dataclasses
 import json
 import logging
 import pickle
@@ -13,64 +11,22 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from hf_tensors import CONFIG, DENSE, make_tensors, same
 
+from class_jax.checkpoints.configs import config_from_hf, config_to_hf
 from class_jax.checkpoints.huggingface import (
-    config_from_hf,
-    config_to_hf,
     from_params,
     missing_dense,
     names,
-    read_tensors,
     to_params,
     write_safetensors,
 )
+from class_jax.checkpoints.tensor_files import read_tensors
 from class_jax.common.files import read_json
 from class_jax.errors import InputError
 from class_jax.models.config import ModelConfig
 
 TIED = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
-# All sizes differ, so that no transposition or mix-up of layers goes unseen.
-CONFIG = ModelConfig(
-    vocab_size=17,
-    d_model=6,
-    d_kv=4,
-    d_ff=10,
-    num_layers=5,
-    num_decoder_layers=3,
-    num_heads=2,
-    relative_attention_num_buckets=8,
-    retriever_layer=2,
-    retriever_head=1,
-)
-DENSE = dataclasses.replace(CONFIG, retriever="dense")
-
-
-def make_tensors(config, seed=0) -> dict[str, np.ndarray]:
-    """Random tensors by Hugging Face's own naming rules, written out independently of the code under test."""
-    D, inner, F, H = config.d_model, config.num_heads * config.d_kv, config.d_ff, config.num_heads
-    shapes = {"shared.weight": (config.vocab_size, D), "lm_head.weight": (config.vocab_size, D)}
-    for side, layers in (("encoder", config.num_layers), ("decoder", config.num_decoder_layers)):
-        shapes[f"{side}.final_layer_norm.weight"] = (D,)
-        shapes[f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (8, H)
-        for block in range(layers):
-            sublayers = ["SelfAttention", "EncDecAttention"] if side == "decoder" else ["SelfAttention"]
-            for number, kind in enumerate(sublayers):
-                prefix = f"{side}.block.{block}.layer.{number}"
-                shapes |= {f"{prefix}.{kind}.{part}.weight": (inner, D) for part in "qkv"}
-                shapes |= {f"{prefix}.{kind}.o.weight": (D, inner), f"{prefix}.layer_norm.weight": (D,)}
-            prefix = f"{side}.block.{block}.layer.{len(sublayers)}"
-            shapes |= {f"{prefix}.DenseReluDense.wi_{i}.weight": (F, D) for i in range(2)}
-            shapes |= {f"{prefix}.DenseReluDense.wo.weight": (D, F), f"{prefix}.layer_norm.weight": (D,)}
-    if config.retriever == "dense":
-        prefix = f"encoder.block.{config.retriever_layer}.layer.0.SelfAttention"
-        shapes |= {f"{prefix}.{part}_proj.weight": (inner, D) for part in ("query", "passage")}
-        shapes[f"{prefix}.layer_norm.weight"] = (inner,)
-    generator = np.random.default_rng(seed)
-    return {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def same(left, right) -> bool:
-    return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
 @pytest.mark.parametrize("config", [CONFIG, DENSE], ids=["multi_vector", "dense"])
@@ -111,11 +67,9 @@ def test_names_give_path_and_row():
     assert sorted(row for _, row in rows) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("variant", ["multi_vector", "dense"])
+@pytest.mark.parametrize("variant", ["multi_vector", pytest.param("dense", marks=pytest.mark.torch_file)])
 @pytest.mark.parametrize("part", ["hf_checkpoint", "hf_teacher"])
 def test_the_reference_s_files_round_trip_exactly(golden, tmp_path, variant, part):
-    if variant == "dense":
-        pytest.importorskip("torch")
     folder = golden / "class_reference" / variant / part
     hf = read_json(folder / "config.json")
     config = ModelConfig(**config_from_hf(hf))
@@ -126,14 +80,16 @@ def test_the_reference_s_files_round_trip_exactly(golden, tmp_path, variant, par
     assert set(written) == set(tensors) - TIED == set(names(config))
     assert all(same(written[name], tensors[name]) for name in written)
     again = read_json(tmp_path / "out" / "config.json")
-    assert config_from_hf(again) == config_from_hf(hf)
+    assert ModelConfig(**config_from_hf(again)) == config
     for key in ("d_kv", "d_ff", "feed_forward_proj", "retriever_layer", "num_decoder_layers", "tie_word_embeddings"):
         assert again[key] == hf[key]
 
 
+@pytest.mark.torch
 def test_transformers_reads_what_is_written(tmp_path):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    import torch
+    import transformers
+
     tensors = make_tensors(CONFIG)
     write_safetensors(tmp_path / "m", to_params(tensors, CONFIG), CONFIG, max_shard_bytes=2000)
     model, report = transformers.MT5ForConditionalGeneration.from_pretrained(tmp_path / "m", output_loading_info=True)
@@ -144,9 +100,11 @@ def test_transformers_reads_what_is_written(tmp_path):
     assert all(same(read_tensors(tmp_path / "theirs")[name], tensors[name]) for name in tensors)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_every_layout_reads_alike(tmp_path, dtype):
-    torch = pytest.importorskip("torch")
+    import torch
+
     tensors = {name: tensor.astype(dtype) for name, tensor in make_tensors(DENSE).items()}
     params = to_params(tensors, DENSE)
     write_safetensors(tmp_path / "one", params, DENSE)
@@ -274,8 +232,10 @@ class Evil:
         return open, (self.path, "w")
 
 
+@pytest.mark.torch
 def test_a_pickle_s_code_is_never_run(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     mark = tmp_path / "mark"
     torch.save({"a": torch.zeros(2), "b": Evil(str(mark))}, tmp_path / "pytorch_model.bin")
     with pytest.raises(InputError, match=r"pytorch_model.bin: is not a whole file of tensors alone .*state_dict"):
@@ -286,8 +246,10 @@ def test_a_pickle_s_code_is_never_run(tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.torch
 def test_bad_torch_files(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     file = tmp_path / "pytorch_model.bin"
     for content, message in (
         ([torch.zeros(2)], "holds a list, not tensors by name"),
@@ -300,20 +262,6 @@ def test_bad_torch_files(tmp_path):
     torch.save({"a": torch.zeros(1000)}, file)
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(InputError, match="is not a whole file"):
-        read_tensors(tmp_path)
-
-
-def test_without_torch_a_bin_names_the_extra(tmp_path, monkeypatch):
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    real = builtins.__import__
-
-    def without_torch(name, *rest, **more):
-        if name == "torch":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without_torch)
-    with pytest.raises(InputError, match=r"needs PyTorch to be read; pip install 'class-jax\[torch\]'"):
         read_tensors(tmp_path)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from class_jax.checkpoints import huggingface
+from class_jax.checkpoints.configs import config_to_hf
 from class_jax.models import Memory, ModelConfig, create, generation, merge, model_graph, search, split
 from class_jax.models.search import SpecialTokens
 
@@ -44,9 +45,10 @@ def memory():
 @pytest.fixture(scope="module")
 def mt5(params):
     """The same weights in transformers."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    sizes = huggingface.config_to_hf(CONFIG)
+    import torch
+    import transformers
+
+    sizes = config_to_hf(CONFIG)
     names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
     config = transformers.MT5Config(**{name: sizes[name] for name in names})
     config.tie_word_embeddings = False  # mT5's head is its own; the constructor takes no such argument
@@ -101,6 +103,7 @@ CASES = [
 ]
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(("beams", "settings"), CASES)
 def test_equals_transformers(mt5, params, memory, beams, settings):
     forced = {"first": "forced_bos_token_id", "last": "forced_eos_token_id"}
@@ -112,6 +115,7 @@ def test_equals_transformers(mt5, params, memory, beams, settings):
     np.testing.assert_allclose(np.asarray(found.scores)[real], scores[real], **TOLERANCE)
 
 
+@pytest.mark.torch
 def test_the_cases_differ(mt5, params, memory):
     """Each setting matters on this model, so that the comparison above could fail; answers have many lengths."""
     found = [np.asarray(own_answers(params, memory, beams, tuple(s.items())).ids[:, 0]) for beams, s in CASES]

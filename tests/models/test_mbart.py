@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import tiny_mbart
 
-from class_jax.checkpoints.mbart_files import config_from_hf, load_mbart, save_mbart, to_params, to_tensors
+from class_jax.checkpoints.mbart_files import (
+    load_mbart,
+    mbart_config_from_hf,
+    save_mbart,
+    to_mbart_params,
+    to_mbart_tensors,
+)
 from class_jax.checkpoints.tensor_files import read_tensors
 from class_jax.common.files import read_json
 from class_jax.corpus.mbart_vocabulary import MBartVocabulary
@@ -36,7 +42,7 @@ def loaded(golden):
 @pytest.fixture(scope="module")
 def model(loaded):
     config, params = loaded
-    return merge(mbart.model_graph(config), jax.tree.map(jnp.asarray, params))
+    return merge(mbart.mbart_graph(config), jax.tree.map(jnp.asarray, params))
 
 
 @pytest.fixture(scope="module")
@@ -105,24 +111,24 @@ def test_padding_changes_nothing(encode, fixture):
 
 def test_activation_and_scale_come_from_the_file(golden, loaded, encode, fixture):
     content = read_json(golden / "mbart" / "hf_checkpoint" / "config.json")
-    changed = config_from_hf(content | {"activation_function": "relu", "scale_embedding": False})
+    changed = mbart_config_from_hf(content | {"activation_function": "relu", "scale_embedding": False})
     assert (changed.activation, changed.scale_embedding) == ("relu", False)
     ids, lengths = fixture["src_ids"], (fixture["src_ids"] != 1).sum(axis=1)
-    other = jax.jit(merge(mbart.model_graph(changed), jax.tree.map(jnp.asarray, loaded[1])).encode)(ids, lengths)
+    other = jax.jit(merge(mbart.mbart_graph(changed), jax.tree.map(jnp.asarray, loaded[1])).encode)(ids, lengths)
     assert np.abs(np.asarray(other - encode(ids, lengths))).max() > 0.01
 
 
 def test_bad_checkpoints_are_named(golden, loaded):
     tensors = dict(read_tensors(golden / "mbart" / "hf_checkpoint"))
     config = loaded[0]
-    whole = to_params(tensors, config)
-    assert jax.tree.map(np.shape, whole) == jax.tree.map(lambda x: x.shape, mbart.param_shapes(config))
+    whole = to_mbart_params(tensors, config)
+    assert jax.tree.map(np.shape, whole) == jax.tree.map(lambda x: x.shape, mbart.mbart_shapes(config))
 
     def problem(change):
         given = dict(tensors)
         change(given)
         with pytest.raises(InputError) as caught:
-            to_params(given, config)
+            to_mbart_params(given, config)
         return str(caught.value)
 
     name = "model.decoder.layers.1.encoder_attn.k_proj.bias"
@@ -131,11 +137,11 @@ def test_bad_checkpoints_are_named(golden, loaded):
     assert "has shape (3, 48)" in problem(lambda t: t.update({"model.shared.weight": np.zeros((3, 48))}))
     assert "lm_head.weight: differs" in problem(lambda t: t.update({"lm_head.weight": t["model.shared.weight"] + 1}))
     tied = tensors | {"lm_head.weight": tensors["model.shared.weight"]}
-    assert np.array_equal(to_params(tied, config)["embed"]["embedding"], whole["embed"]["embedding"])
+    assert np.array_equal(to_mbart_params(tied, config)["embed"]["embedding"], whole["embed"]["embedding"])
     with pytest.raises(InputError, match="is of type 'mt5'"):
-        config_from_hf({"model_type": "mt5"})
+        mbart_config_from_hf({"model_type": "mt5"})
     with pytest.raises(InputError, match="unknown value 'swish'"):
-        config_from_hf(read_json(golden / "mbart/hf_checkpoint/config.json") | {"activation_function": "swish"})
+        mbart_config_from_hf(read_json(golden / "mbart/hf_checkpoint/config.json") | {"activation_function": "swish"})
 
 
 def equal_trees(a, b):
@@ -165,7 +171,7 @@ def test_a_tree_of_other_shapes_is_not_saved(loaded, tmp_path):
     wrong = params | {"logits_bias": params["logits_bias"][1:], "more": np.zeros(2)}
     problem = r"logits_bias has shape \(323,\) in the parameters but shape \(324,\).*more \(shape \(2,\)\) is unknown"
     with pytest.raises(InputError, match=problem):
-        to_tensors(wrong, config)
+        to_mbart_tensors(wrong, config)
     with pytest.raises(InputError, match="logits_bias has shape"):
         save_mbart(tmp_path / "new", wrong, config)
     assert not (tmp_path / "new").exists()
@@ -196,8 +202,11 @@ def test_a_flipped_bit_is_noticed(loaded, tmp_path):
         load_mbart(tmp_path / "m")
 
 
+@pytest.mark.torch
 def test_transformers_loads_what_is_saved(tmp_path):
-    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    import torch
+    import transformers
+
     config, params = tiny_mbart.CONFIG, tiny_mbart.random_params()
     tiny_mbart.write_pieces(tmp_path / "pieces.model")
     vocabulary = MBartVocabulary(tmp_path / "pieces.model", config.vocab_size)
@@ -215,7 +224,7 @@ def test_transformers_loads_what_is_saved(tmp_path):
     inputs = np.array([[config.start_id, vocabulary.tag("fi"), *vocabulary.encode("a town")]])
     with torch.no_grad():
         wanted = public.eval()(input_ids=torch.tensor([ids]), decoder_input_ids=torch.from_numpy(inputs)).logits
-    model = merge(mbart.model_graph(config), jax.tree.map(jnp.asarray, read))
+    model = merge(mbart.mbart_graph(config), jax.tree.map(jnp.asarray, read))
     lengths = np.array([len(ids)])
     states = model.decode(model.project(model.encode(np.array([ids]), lengths), lengths), inputs, np.array([0]))
     np.testing.assert_allclose(np.asarray(model.logits(states)), wanted.numpy(), atol=TOLERANCE)

@@ -51,4 +51,4 @@ def random_params(config: mbart.MBartConfig = CONFIG, seed: int = 1) -> dict:
             return np.ones(like.shape, np.float32)
         return rng.normal(0, 0.3, like.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(leaf, mbart.param_shapes(config))
+    return jax.tree_util.tree_map_with_path(leaf, mbart.mbart_shapes(config))

@@ -10,13 +10,12 @@ import pytest
 import safetensors.numpy
 import tiny_run
 
-from class_jax.checkpoints import convert
+from class_jax.checkpoints import convert, weights
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.questions.readers import read_anchor_questions
 from class_jax.refresh.lists import PassageLists
-from class_jax.training import weights
 from class_jax.training.logs import MetricLog
 from class_jax.training.profiling import traces
 

@@ -42,7 +42,7 @@ def test_mbart_translates_each_text_as_if_it_were_alone(mbart_translator, vocabu
     assert found[1] == found[3] and len(set(found)) > 1
     # The plain way: one row, no padding.
     config, ids = tiny_mbart.CONFIG, [vocabulary.tag("en"), *vocabulary.encode(texts[2]), 2]
-    model = class_model.merge(mbart.model_graph(config), jax.tree.map(jnp.asarray, tiny_mbart.random_params()))
+    model = class_model.merge(mbart.mbart_graph(config), jax.tree.map(jnp.asarray, tiny_mbart.random_params()))
     lengths = np.array([len(ids)])
     memory = model.project(model.encode(np.array([ids]), lengths), lengths)
     best = mbart.generate(model, memory, config.max_positions, 2, language_id=vocabulary.tag("fi")).ids[0, 0]

@@ -195,7 +195,7 @@ class SimcseEmbedder:
         from class_jax.models.class_model import merge, model_graph
         from class_jax.synthesis.stage1 import simcse
 
-        config, params, vocabulary = load_pretrained(folder)
+        config, params, vocabulary, _ = load_pretrained(folder)
         if vocabulary is None:
             raise InputError("no vocabulary beside the weights", file=folder, remedy="put its spiece.model there")
         self._vocabulary, self._batch, self._max_tokens = Vocabulary.load(vocabulary), batch, max_tokens
@@ -275,7 +275,7 @@ class SentenceTransformersEmbedder:
 
 
 def _folder_stamp(model: str) -> str:
-    """Sizes of a local model's files: what its name does not tell."""
+    """Sizes of a local model's files: which its name does not show."""
     path = Path(model)
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
     return " ".join(f"{p.relative_to(path)}:{p.stat().st_size}" for p in files)

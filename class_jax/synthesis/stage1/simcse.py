@@ -2,7 +2,7 @@
 """Unsupervised SimCSE on the mT5 encoder: the sentence embedder of stage-1 mining (paper, appendix A.1.1).
 
 A sentence is encoded twice under different dropout; each of its two vectors must find the other among the batch's
-(Gao et al. 2021; mSimCSE, Wang et al. 2022, trains on English alone and transfers to other languages). All layers of
+(Gao et al. 2021; mSimCSE, Wang et al. 2022, trains only on English and transfers to other languages). All layers of
 the encoder are used, mean-pooled; the decoder is left as it is.
 
 Axes: S sentences, B of a batch, T tokens, D model.
@@ -26,6 +26,7 @@ import numpy as np
 import optax
 
 import gin
+from class_jax.checkpoints import weights
 from class_jax.checkpoints.pretrained import save_pretrained
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.common.files import numbered_lines, replacing
@@ -49,7 +50,6 @@ from class_jax.models.class_model import (
 )
 from class_jax.models.config import ModelConfig
 from class_jax.models.inference import pad_rows, round_up
-from class_jax.training import weights
 from class_jax.training.data import check_vocabulary
 from class_jax.training.flags import rewrite_gin_flags
 from class_jax.training.logs import MetricLog
@@ -105,7 +105,7 @@ class SimcseConfig:
     def __post_init__(self):
         if not 0.0 < self.model.dropout_rate < 1.0:
             raise InputError(
-                f"is {self.model.dropout_rate}: dropout is what tells a sentence's two vectors apart",
+                f"is {self.model.dropout_rate}: dropout is what makes a sentence's two vectors differ",
                 key="ModelConfig.dropout_rate",
                 remedy="set it to 0.1",
             )
@@ -218,7 +218,7 @@ def _shardings(config: ModelConfig, optimizer: optax.GradientTransformation, mes
 
 
 class Sentences:
-    """Sentences as tokens, in memory, in an order that depends on the seed and the epoch alone.
+    """Sentences as tokens, in memory, in an order that depends only on the seed and the epoch.
 
     Attributes:
       fingerprint: of the sentences and of all that decides their batches.
@@ -282,7 +282,7 @@ def _is_long_enough(text: str, words: int) -> bool:
 
 
 def train(model_dir: str, config: SimcseConfig) -> dict[str, float]:
-    """Trains, or goes on from the newest checkpoint in `model_dir`; the result is the folder `model_dir/model`.
+    """Trains, resuming from the newest checkpoint in `model_dir`; the result is the folder `model_dir/model`.
 
     Killed at any step and started again, it takes the same steps as if it had never stopped.
 
@@ -336,7 +336,7 @@ def train(model_dir: str, config: SimcseConfig) -> dict[str, float]:
             raise InputError(
                 f"stopped by {stopping[0]} at step {done}, which is saved",
                 file=folder,
-                remedy="the same command goes on from there",
+                remedy="the same command resumes from there",
             )
     whole = jax.device_get(first) | jax.device_get(state.params)
     save_pretrained(folder / "model", whole, config.model, vocabulary.path)
@@ -405,7 +405,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train_from_gin(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
-    """As the trainer does: the configuration in force is kept in the run's folder."""
+    """As the trainer does: the parsed configuration is kept in the run's folder."""
     parse(files, bindings)
     try:
         model_dir = str(gin.query_parameter("%MODEL_DIR"))

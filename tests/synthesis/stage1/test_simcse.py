@@ -118,8 +118,8 @@ def test_training_tells_sentences_apart(config, trained, untrained):
 
 
 def test_only_the_encoder_is_trained(trained, untrained):
-    _, params, vocabulary = load_pretrained(trained[0] / "model")
-    _, first, _ = load_pretrained(untrained)
+    _, params, vocabulary, _ = load_pretrained(trained[0] / "model")
+    _, first, *_ = load_pretrained(untrained)
     assert vocabulary is not None
     changed = {name: not jax.tree.all(jax.tree.map(np.array_equal, params[name], first[name])) for name in params}
     assert changed == {name: name in simcse.TRAINED for name in params}
