@@ -238,7 +238,7 @@ class drawing:  # noqa: N801 (a context manager, used like a function)
             from matplotlib.figure import Figure
         except ImportError as error:
             raise InputError(
-                "pictures need the package 'matplotlib'", remedy="pip install 'class-jax[evaluation]'"
+                "pictures need the package 'matplotlib'", remedy="pip install 'class-jax[evaluate]'"
             ) from error
         # SVG keeps its text as text, so that it can be searched and is drawn in the reader's fonts.
         self._settings = matplotlib.rc_context(

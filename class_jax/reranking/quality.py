@@ -131,6 +131,6 @@ def corpus_bleu(made: Sequence[str], wanted: Sequence[str], language: str) -> fl
     try:
         import sacrebleu
     except ImportError as error:
-        raise InputError("sacrebleu is not installed", remedy="pip install class-jax[evaluation]") from error
+        raise InputError("sacrebleu is not installed", remedy="pip install 'class-jax[evaluate]'") from error
     tokenise = "char" if language.split("_")[0] in _UNSPACED else "13a"
     return sacrebleu.corpus_bleu(list(made), [list(wanted)], tokenize=tokenise).score

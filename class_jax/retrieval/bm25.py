@@ -24,7 +24,7 @@ from class_jax.common.files import digest_file, read_json, replacing_folder, wri
 from class_jax.errors import InputError
 
 FORMAT = 1
-_INSTALL = "pip install 'class-jax[retrieval]'"
+_INSTALL = "pip install 'class-jax[retrieve]'"
 _ARRAYS = ("weights", "passages", "starts")
 
 # Scripts written without blanks, and Hangul, whose particles attach to the word: [first, last] code points.

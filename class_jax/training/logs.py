@@ -100,7 +100,7 @@ def _tensorboard(folder: Path):
         import tensorflow as tf
         from clu import metric_writers
     except ImportError:
-        _log.warning("no TensorBoard files: clu is not installed (extra 'data')")
+        _log.warning("no TensorBoard files: pip install 'class-jax[train]'")
         return None
     # TensorFlow writes files here; the accelerator is JAX's.
     for kind in ("GPU", "TPU"):

@@ -167,7 +167,7 @@ class StanzaEntities:
             import stanza
         except ImportError as error:
             raise InputError(
-                "stanza is not installed", key="EntityConfig.kind", remedy="pip install 'class-jax[synthesis]'"
+                "stanza is not installed", key="EntityConfig.kind", remedy="pip install 'class-jax[torch]'"
             ) from error
         settings: dict[str, Any] = {} if folder is None else {"dir": folder}
         try:

@@ -20,7 +20,7 @@ import numpy as np
 from class_jax.errors import InputError, nearest
 
 _log = logging.getLogger(__name__)
-_INSTALL = "pip install 'class-jax[synthesis]'"
+_INSTALL = "pip install 'class-jax[torch]'"
 
 
 class Embedder(Protocol):
