@@ -274,6 +274,31 @@ class WorkFolder:
         return True
 
 
+def input_digest(path: str | os.PathLike | None) -> str | None:
+    """Returns what changes when an input does: a file's digest; of a folder, one of all files' names, sizes and times.
+
+    A model's folder may be far too large to be read whole before each start.
+
+    Args:
+      path: of the input; None, for an input that is not given, is returned as it is.
+
+    Raises:
+      InputError: if there is nothing at the path.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    if path.is_file():
+        return digest_file(path)
+    if not path.is_dir():
+        raise InputError("no such file or folder", file=path, remedy="check the path")
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        status = file.stat()
+        digest.update(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def as_json(value: Any) -> Any:
     """Returns a value as it is after being written as JSON and read again: tuples become lists."""
     return json.loads(json.dumps(value, sort_keys=True))

@@ -1,24 +1,21 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Retrieve, re-rank, read, evaluate: the parts of one run in one folder, each done once.
+"""Retrieval and reading for re-ranking: the lists of questions, and the answers read from lists.
 
-What the folder holds: `questions.jsonl`, `retrieved.json` and `reranked.json` (`ctxs`), `ranks.*` (both compared by
-language), `predictions.json`, `report.json`, `evaluation.md`, and `steps.json`, by which a second start knows what is
-done. Axes: B questions, N passages of one question.
+Axes: B questions, N passages of one question.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from class_jax.common.batching import power_of_two
-from class_jax.common.files import digest_file, read_json, replacing, write_json
+from class_jax.common.files import replacing
 from class_jax.corpus.passages import Passage, write_passages
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.errors import InputError
@@ -32,70 +29,6 @@ _log = logging.getLogger(__name__)
 
 _BLOCK = 64
 _STORE_TOKENS = 200  # what a passage of CLASS has at most
-
-
-class Steps:
-    """What was done in a folder: of each step, what it was made from and the digests of the files that it wrote.
-
-    Args:
-      folder: of the run; made if there is none.
-
-    Raises:
-      InputError: if its record is none of this project's.
-    """
-
-    def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder)
-        self._path = self.folder / "steps.json"
-        self._done: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
-        if not isinstance(self._done, dict):
-            raise InputError("is no record of steps", file=self._path, remedy="give another folder")
-
-    def run(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[str], make: Callable[[], None]) -> bool:
-        """Runs a step unless it was run from the same inputs and its outputs are as it left them.
-
-        Args:
-          name: the step's.
-          inputs: JSON-able: all that its outputs depend on.
-          outputs: names of the files that it always writes.
-          make: writes them.
-
-        Returns:
-          Whether it was run.
-        """
-        given = json.loads(json.dumps(inputs, sort_keys=True))
-        if self._done.get(name) == {"inputs": given, "outputs": self._digests(outputs)}:
-            return False
-        make()
-        self._done[name] = {"inputs": given, "outputs": self._digests(outputs)}
-        write_json(self._path, self._done)
-        return True
-
-    def _digests(self, outputs: Sequence[str]) -> dict[str, str | None]:
-        files = {name: self.folder / name for name in outputs}
-        return {name: digest_file(file) if file.is_file() else None for name, file in files.items()}
-
-
-def state(path: str | os.PathLike | None) -> str | None:
-    """What tells whether an input changed: a file's digest; of a folder, names, sizes and times of all its files.
-
-    A model's folder may be far too large to be read whole before each start.
-
-    Raises:
-      InputError: if there is nothing at the path.
-    """
-    if path is None:
-        return None
-    path = Path(path)
-    if path.is_file():
-        return digest_file(path)
-    if not path.is_dir():
-        raise InputError("no such file or folder", file=path, remedy="check the path")
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        status = file.stat()
-        digest.update(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def retrieve(
@@ -134,8 +67,8 @@ def retrieve(
     return found
 
 
-class Reading:
-    """Lists as the reader takes them: their passages in a token store, and for each question the rows to read.
+class ListReader:
+    """Reads answers from lists: holds their passages in a token store, and for each question the rows to read.
 
     Args:
       model: whose vocabulary makes the tokens.

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from class_jax.common.files import digest_file, locked, remove_leftovers, replacing_folder
-from class_jax.common.work import Piece, WorkFolder, refuse_other
+from class_jax.common.work import Piece, WorkFolder, input_digest, refuse_other
 from class_jax.errors import InputError
 
 
@@ -246,3 +246,16 @@ def test_leftovers_of_others_stay(tmp_path):
     assert remove_leftovers(tmp_path / "a") == 3
     assert sorted(os.listdir(tmp_path)) == [".ab.0123abcd.tmp", "elsewhere"]
     assert remove_leftovers(tmp_path / "none" / "a") == 0
+
+
+def test_inputs_are_digested(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    file, empty = input_digest(tmp_path / "file"), input_digest(tmp_path / "folder")
+    assert file == digest_file(tmp_path / "file") and input_digest(None) is None
+    (tmp_path / "folder" / "x").write_text("x")
+    full = input_digest(tmp_path / "folder")
+    os.utime(tmp_path / "folder" / "x", ns=(5, 5))
+    assert len({empty, full, input_digest(tmp_path / "folder")}) == 3
+    with pytest.raises(InputError, match="nothing: no such file or folder"):
+        input_digest(tmp_path / "nothing")

@@ -17,7 +17,7 @@ from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.questions.readers import Question
-from class_jax.reranking.pipeline import Reading, Steps, state
+from class_jax.reranking.pipeline import ListReader
 from class_jax.reranking.ranked import Candidate, RankedList
 
 
@@ -106,37 +106,17 @@ def test_a_budget_of_input_tokens(folder, tmp_path):
     model = api.CLASS.from_pretrained(folder / "model")
     candidates = [Candidate(str(i), p.title, p.text, -i) for i, p in enumerate(tiny_run.passages()[:4])]
     lists = [RankedList(Question("q", "joki", (), "fi"), tuple(candidates))]
-    whole = Reading(model, lists, tmp_path / "a", 4)
+    whole = ListReader(model, lists, tmp_path / "a", 4)
     lengths = whole.store.lengths[whole.rows["q"]]
     assert len(lengths) == 4 and whole.read_tokens == lengths.sum()
     room = int(lengths[:2].sum())
-    cut = Reading(model, lists, tmp_path / "b", 4, room)
+    cut = ListReader(model, lists, tmp_path / "b", 4, room)
     assert cut.read_tokens == room and len(cut.rows["q"]) == 2
-    assert len(Reading(model, lists, tmp_path / "c", 4, room - 1).rows["q"]) == 1
-    assert len(Reading(model, lists, tmp_path / "d", 4, 1).rows["q"]) == 1  # one is always read
+    assert len(ListReader(model, lists, tmp_path / "c", 4, room - 1).rows["q"]) == 1
+    assert len(ListReader(model, lists, tmp_path / "d", 4, 1).rows["q"]) == 1  # one is always read
     [(question, answer)] = cut.answers([lists[0].question], max_answer_tokens=2)
     assert question.id == "q" and [p.id for p in answer.passages] == ["0", "1"]
     np.testing.assert_allclose([p.score for p in answer.passages], [0, -1])
-
-
-def test_a_step_is_known_by_its_inputs_and_outputs(tmp_path):
-    steps, made = Steps(tmp_path), []
-
-    def make():
-        made.append(1)
-        (tmp_path / "out").write_text("x")
-
-    assert steps.run("a", {"n": (1,)}, ["out"], make)
-    assert not Steps(tmp_path).run("a", {"n": [1]}, ["out"], make)
-    assert Steps(tmp_path).run("a", {"n": [2]}, ["out"], make)
-    (tmp_path / "out").write_text("changed")
-    assert Steps(tmp_path).run("a", {"n": [2]}, ["out"], make) and len(made) == 3
-    (tmp_path / "folder").mkdir()
-    empty = state(tmp_path / "folder")
-    (tmp_path / "folder" / "x").write_text("x")
-    assert state(tmp_path / "folder") != empty and state(None) is None
-    with pytest.raises(InputError, match="no such file or folder"):
-        state(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(
