@@ -36,6 +36,9 @@ def use_compilation_cache(folder: str | os.PathLike | None = None) -> Path | Non
 
         chosen = Path(platformdirs.user_cache_dir("class_jax")) / "programs"
     elif str(chosen).lower() == "off":
+        import jax
+
+        jax.config.update("jax_enable_compilation_cache", False)
         return None
     path = Path(chosen).expanduser()
     try:
