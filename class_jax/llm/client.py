@@ -1,17 +1,18 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""A client of OpenAI-compatible endpoints (hosted, or a local vLLM): concurrent, cached, retried, costed.
+"""A client of OpenAI-compatible servers (hosted, or a local vLLM): concurrent, cached, retried, with a budget.
 
 ```python
 config = EndpointConfig(url="http://localhost:8000/v1", model="my-model")
-with ChatClient(config, "replies.sqlite") as client:
+with ChatClient(config, "replies") as client:
     for name, outcome in client.complete(named_requests):  # in the order of the requests
         ...
 ```
 """
 
+import asyncio
 import collections
 import concurrent.futures
-import email.utils
+import contextlib
 import hashlib
 import itertools
 import json
@@ -21,31 +22,29 @@ import random
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from class_jax.errors import InputError
-from class_jax.llm.reply_cache import Reply, ReplyCache
+from class_jax.llm.chat import ChatRequest, Failure, RefusedError, Reply, TryAgainError
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_MAX_REPLY_BYTES = 16 * 2**20
-_AGAIN = "run it again when this is mended: finished requests are kept"
 # What a chat template may add to each message, in tokens; only the budget's upper bound rests on it.
 _TEMPLATE_TOKENS = 32
 
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """Where a model answers, and how hard it may be asked.
+    """The server of a model, and how hard it may be asked.
 
     Attributes:
       url: the base address; requests go to ``{url}/chat/completions``.
       model: its name there.
       api_key_variable: name of the environment variable that holds the key; an unset one means no key.
       concurrency: requests in flight at once.
-      connect_timeout, timeout: seconds to wait for the connection, and for the whole reply.
+      connect_timeout, timeout: seconds to wait for the connection, and for the whole reply with it.
       attempts: how often one request is tried before it counts as failed.
       first_wait, longest_wait: seconds of back-off after the first failure, doubled after each further one, and the
         most that is waited at once, whatever ``Retry-After`` says.
@@ -77,6 +76,10 @@ class EndpointConfig:
             # Not shown: it would print the password.
             remedy = f"put the key into the environment variable {self.api_key_variable}"
             raise InputError("an address with a password", key="EndpointConfig.url", remedy=remedy)
+        if urllib.parse.urlsplit(self.url).query:
+            # Not shown either: `?key=` is a usual place of keys.
+            remedy = f"put a key into the environment variable {self.api_key_variable}"
+            raise InputError("an address with a query", key="EndpointConfig.url", remedy=remedy)
         if not self.model:
             raise InputError("no model is named", key="EndpointConfig.model", remedy="give its name at the endpoint")
         for name in ("concurrency", "attempts", "failures_in_a_row", "timeout", "connect_timeout"):
@@ -96,52 +99,14 @@ class EndpointConfig:
         return hashlib.sha256(decisive.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class ChatRequest:
-    """One request. Equal requests have one reply: draw several by different seeds.
-
-    Attributes:
-      messages: (role, text) pairs.
-      max_tokens: of the reply.
-      temperature: 0 for the surest reply.
-      seed: of the endpoint's sampling; left out of the request where None.
-    """
-
-    messages: tuple[tuple[str, str], ...]
-    max_tokens: int = 128
-    temperature: float = 0.0
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A request that got no usable reply, while the endpoint as a whole works.
-
-    Attributes:
-      reason: ``refused`` (the endpoint will not take this request), ``malformed`` (its replies can't be read) or
-        ``unanswered`` (it answers other requests only).
-      detail: one line.
-    """
-
-    reason: str
-    detail: str
-
-
-class ChatModel(Protocol):
-    """What answers chat requests: `ChatClient`, or `class_jax.llm.local.LocalChatModel`."""
-
-    def complete(self, tagged: Iterable[tuple[T, ChatRequest]]) -> Iterator[tuple[T, Reply | Failure]]:
-        """Yields the outcome of each request with its tag, in their order."""
-
-
 @dataclass
 class Spending:
     """What a client did. Tokens and cost are of this run's replies, cached ones left out.
 
     Attributes:
-      replies, cached, failed: requests answered by the endpoint, answered from the cache, and not answered.
+      replies, cached, failed: requests answered by the server, answered from the cache, and not answered.
       retries: attempts beyond a request's first.
-      prompt_tokens, completion_tokens: as the endpoint counted them.
+      prompt_tokens, completion_tokens: as the server counted them.
       uncounted: replies without counts; they are charged by an upper bound.
       cost: in the currency of the prices.
     """
@@ -160,36 +125,31 @@ class BudgetSpentError(InputError):
     """The next request could cost more than is left."""
 
 
-class _TryAgainError(Exception):
-    """One attempt failed in a way that may pass; `down` where the endpoint itself did not answer."""
-
-    def __init__(self, problem: str, *, down: bool, wait: float | None = None):
-        super().__init__(problem)
-        self.down = down
-        self.wait = wait
-
-
-class _RefusedError(Exception):
-    """The endpoint understood one request and will not answer it."""
-
-
 class _StoppedError(Exception):
-    """The client was closed meanwhile."""
+    """The client or the iterator was closed meanwhile."""
+
+
+@dataclass
+class _Call:
+    """One call of `ChatClient.complete`: its requests in flight by their keys, and whether its iterator is closed."""
+
+    in_flight: dict[str, "concurrent.futures.Future[Reply | Failure]"] = field(default_factory=dict)
+    closed: bool = False
 
 
 class ChatClient:
-    """Answers chat requests through an endpoint and a cache.
+    """Answers chat requests through a server and a cache.
 
-    Threads wait for replies (one connection each); a 429 or 503 with ``Retry-After`` holds all of them back. A reply
-    enters the cache when it arrives, so that whatever ends the program, nothing is paid for twice.
+    The `openai` package's client sends them, in an event loop of a thread. A 429 or 503 with ``Retry-After`` holds all
+    requests back. A reply enters the cache when it arrives: whatever ends the program, nothing is paid for twice.
 
     Args:
       config: the endpoint.
-      cache: path of the cache's file. Its keys are the requests' content with the model's name, not the address.
-      sleep: how to wait some seconds; by default a wait that `close` ends early.
+      cache: folder of the cache. Its keys are the requests' content with the model's name, not the address.
+      sleep: waits some seconds before an attempt; by default a wait that `close` ends early.
 
     Raises:
-      InputError: if `requests` is not installed or the cache can't be used.
+      InputError: if `openai` or `diskcache` is not installed, or the key or the cache can't be used.
     """
 
     def __init__(
@@ -197,28 +157,27 @@ class ChatClient:
         config: EndpointConfig,
         cache: str | os.PathLike,
         *,
-        sleep: Callable[[float], Any] | None = None,
+        sleep: Callable[[float], Awaitable[Any]] | None = None,
     ):
-        try:
-            import requests
-            import urllib3.exceptions
-        except ImportError as error:
-            raise InputError("the package requests is not installed", remedy="pip install class-jax[data]") from error
+        from class_jax.llm.cache import ReplyCache
+        from class_jax.llm.connection import Connection, start_blocking_portal
+
         self.config, self.fingerprint = config, config.fingerprint
-        self.cache = ReplyCache(cache)
         self.spending = Spending()
-        self._requests, self._urllib3 = requests, urllib3.exceptions
-        self._key = os.environ.get(config.api_key_variable, "").strip()
-        self._stop = threading.Event()
-        self._sleep = sleep or self._stop.wait
+        self._connection = Connection(config)
+        self.cache = ReplyCache(cache)
+        self._earlier_cost = self._cost(*self.cache.tokens(config.model))
         self._lock = threading.Lock()
+        self._reserved = 0.0
         self._held_until = 0.0
         self._failures_in_a_row = 0
-        self._sessions = threading.local()
-        self._pool = concurrent.futures.ThreadPoolExecutor(config.concurrency, thread_name_prefix="chat")
-        self._earlier_cost = self._cost(*self.cache.tokens(config.model))
-        self._reserved = 0.0
         self._end: InputError | None = None
+        self._slots, self._stop = asyncio.Semaphore(config.concurrency), asyncio.Event()
+        self._sleep = sleep or self._pause
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(self.cache.close)
+        self._portal = self._closing.enter_context(start_blocking_portal())
+        self._closing.callback(self._portal.call, self._drain)
 
     @property
     def cost(self) -> float:
@@ -233,8 +192,13 @@ class ChatClient:
 
     def close(self) -> None:
         """Ends all waiting; requests in flight are finished and their replies kept."""
+        self._closing.close()
+
+    async def _drain(self) -> None:
         self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for _ in range(self.config.concurrency):
+            await self._slots.acquire()
+        await self._connection.close()
         self.cache.close()
 
     def complete(self, tagged: Iterable[tuple[T, ChatRequest]]) -> Iterator[tuple[T, Reply | Failure]]:
@@ -243,19 +207,18 @@ class ChatClient:
         A few times `concurrency` requests are read ahead. Closing the iterator early drops those not yet sent.
 
         Raises:
-          BudgetSpentError: if the next request could pass the budget; all earlier ones were yielded.
-          InputError: if the endpoint is down, refuses the key or the model, or fails `failures_in_a_row` times.
+          BudgetSpentError: if the next request could exceed the budget; all earlier ones were yielded.
+          InputError: if the server is down, rejects the key or the model, or fails `failures_in_a_row` times.
         """
-        source = iter(tagged)
+        source, call = iter(tagged), _Call()
         waiting: collections.deque[tuple[T, concurrent.futures.Future]] = collections.deque()
-        in_flight: dict[str, concurrent.futures.Future] = {}
         exhausted: BudgetSpentError | None = None
         try:
             while True:
                 room = 4 * self.config.concurrency - len(waiting)
                 for tag, request in itertools.islice(source, room if exhausted is None else 0):
                     try:
-                        waiting.append((tag, self._submit(request, in_flight)))
+                        waiting.append((tag, self._submit(request, call)))
                     except BudgetSpentError as error:
                         exhausted = error
                         break
@@ -264,8 +227,7 @@ class ChatClient:
                 tag, future = waiting.popleft()
                 yield tag, self._result(future)
         finally:
-            for _, future in waiting:
-                future.cancel()
+            call.closed = True
         if exhausted is not None:
             raise exhausted
 
@@ -276,15 +238,13 @@ class ChatClient:
             # Another request met what ended the run.
             raise self._end or InputError("the client was closed meanwhile", key=self.config.url) from error
 
-    def _submit(
-        self, request: ChatRequest, in_flight: dict[str, concurrent.futures.Future]
-    ) -> "concurrent.futures.Future[Reply | Failure]":
+    def _submit(self, request: ChatRequest, call: _Call) -> "concurrent.futures.Future[Reply | Failure]":
         """Answers from the cache or from an equal request in flight, else sends it; waits while the budget is tight."""
         body = self._body(request)
-        key = hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         with self._lock:
-            if key in in_flight:
-                return in_flight[key]
+            if key in call.in_flight:
+                return call.in_flight[key]
         cached = self.cache.get(key)
         if cached is not None:
             self.spending.cached += 1
@@ -292,27 +252,27 @@ class ChatClient:
             done.set_result(cached)
             return done
         bound = self._upper_bound(request)
-        self._reserve(self._cost(*bound), in_flight)
-        future = self._pool.submit(self._answer, key, body, bound)
+        self._reserve(self._cost(*bound), call)
 
         def settle(_: concurrent.futures.Future) -> None:
             with self._lock:
-                in_flight.pop(key, None)
+                call.in_flight.pop(key, None)
                 self._reserved -= self._cost(*bound)
 
+        future = self._portal.start_task_soon(self._answer, key, body, bound, call)
         with self._lock:
-            in_flight[key] = future
+            call.in_flight[key] = future
         future.add_done_callback(settle)
         return future
 
-    def _reserve(self, most: float, in_flight: dict[str, concurrent.futures.Future]) -> None:
+    def _reserve(self, most: float, call: _Call) -> None:
         while True:
             with self._lock:
                 left = None if self.config.budget is None else self.config.budget - self.cost - self._reserved
                 if left is None or most <= left:
                     self._reserved += most
                     return
-                running = list(in_flight.values())
+                running = list(call.in_flight.values())
             if not running:
                 raise BudgetSpentError(
                     f"the budget of {self.config.budget:g} is spent: {self.cost:.4f} so far, {most:.4f} for the next "
@@ -340,166 +300,73 @@ class ChatClient:
     @staticmethod
     def _upper_bound(request: ChatRequest) -> tuple[int, int]:
         """Tokens that a request can cost at most: no tokenizer makes more tokens than bytes."""
-        prompt = sum(len(text.encode()) + _TEMPLATE_TOKENS for _, text in request.messages)
+        prompt = sum(len(text.encode(errors="replace")) + _TEMPLATE_TOKENS for _, text in request.messages)
         return prompt, request.max_tokens
 
-    def _answer(self, key: str, body: dict[str, Any], bound: tuple[int, int]) -> Reply | Failure:
-        """Tries one request until it is answered, refused or out of attempts (runs in a thread)."""
-        answered_before = self.spending.replies
-        try:
-            reply = self._attempts(body, bound)
-        except _RefusedError as error:
-            return self._failed(Failure("refused", str(error)))
-        except _TryAgainError as error:
-            if error.down and self.spending.replies == answered_before:
-                raise self._fatal(f"{error} ({self.config.attempts} attempts)") from error
-            return self._failed(Failure("unanswered" if error.down else "malformed", str(error)))
-        self.cache.put(key, body, reply)
-        with self._lock:
-            self._failures_in_a_row = 0
-            self.spending.replies += 1
-            self.spending.prompt_tokens += reply.prompt_tokens
-            self.spending.completion_tokens += reply.completion_tokens
-            self.spending.cost += self._cost(reply.prompt_tokens, reply.completion_tokens)
+    async def _answer(self, key: str, body: dict[str, Any], bound: tuple[int, int], call: _Call) -> Reply | Failure:
+        """Tries one request until it is answered, rejected or out of attempts (runs in the event loop)."""
+        async with self._slots:
+            answered_before = self.spending.replies
+            try:
+                reply = await self._attempts(body, bound, call)
+            except RefusedError as error:
+                return self._failed(Failure("refused", str(error)))
+            except TryAgainError as error:
+                if error.down and self.spending.replies == answered_before:
+                    raise self._fatal(self._connection.failed(f"{error} ({self.config.attempts} attempts)")) from error
+                return self._failed(Failure("unanswered" if error.down else "malformed", str(error)))
+            except InputError as error:
+                raise self._fatal(error) from error
+            self.cache.put(key, body, reply)
+        self._failures_in_a_row = 0
+        self.spending.replies += 1
+        self.spending.prompt_tokens += reply.prompt_tokens
+        self.spending.completion_tokens += reply.completion_tokens
+        self.spending.cost += self._cost(reply.prompt_tokens, reply.completion_tokens)
         return reply
 
     def _failed(self, failure: Failure) -> Failure:
-        with self._lock:
-            self.spending.failed += 1
-            self._failures_in_a_row += 1
-            hopeless = self._failures_in_a_row >= self.config.failures_in_a_row
-        if hopeless:
-            raise self._fatal(f"{self.config.failures_in_a_row} requests in a row failed, the last: {failure.detail}")
+        self.spending.failed += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= self.config.failures_in_a_row:
+            problem = f"{self.config.failures_in_a_row} requests in a row failed, the last: {failure.detail}"
+            raise self._fatal(self._connection.failed(problem))
         return failure
 
-    def _attempts(self, body: dict[str, Any], bound: tuple[int, int]) -> Reply:
+    async def _attempts(self, body: dict[str, Any], bound: tuple[int, int], call: _Call) -> Reply:
         for attempt in itertools.count(1):
-            self._wait(self._held_until - time.monotonic())
+            await self._wait(self._held_until - time.monotonic(), call)
             try:
-                return self._send(body, bound)
-            except _TryAgainError as error:
+                text, finish_reason, counts = await self._connection.send(body)
+                self.spending.uncounted += counts is None
+                return Reply(text, finish_reason, *(counts or bound))
+            except TryAgainError as error:
                 if attempt == self.config.attempts:
                     raise
-                with self._lock:
-                    self.spending.retries += 1
+                self.spending.retries += 1
                 # Half of the back-off is random, so that requests that failed together don't come back together.
                 wait = min(self.config.first_wait * 2 ** (attempt - 1), self.config.longest_wait)
                 wait *= random.uniform(0.5, 1)
                 if error.wait is not None:
                     wait = max(wait, min(error.wait, self.config.longest_wait))
-                    with self._lock:
-                        self._held_until = max(self._held_until, time.monotonic() + wait)
+                    self._held_until = max(self._held_until, time.monotonic() + wait)
                 _log.info("attempt %d of %d failed (%s)", attempt, self.config.attempts, error)
-                self._wait(wait)
+                await self._wait(wait, call)
         raise AssertionError("unreachable")
 
-    def _wait(self, seconds: float) -> None:
+    async def _wait(self, seconds: float, call: _Call) -> None:
         if seconds > 0 and not self._stop.is_set():
-            self._sleep(seconds)
-        if self._stop.is_set():
+            await self._sleep(seconds)
+        if self._stop.is_set() or call.closed:
             raise _StoppedError
 
-    def _send(self, body: dict[str, Any], bound: tuple[int, int]) -> Reply:
-        errors = self._requests.exceptions
-        try:
-            status, headers, content = self._post(body)
-        except (errors.Timeout, self._urllib3.ReadTimeoutError) as error:
-            raise _TryAgainError(f"no reply within {self.config.timeout:g} s", down=True) from error
-        except self._urllib3.HTTPError as error:
-            raise _TryAgainError(f"the reply broke off ({type(error).__name__})", down=False) from error
-        except errors.RequestException as error:
-            raise _TryAgainError(f"the connection failed ({type(error).__name__})", down=True) from error
-        if status == 200:
-            return self._read(content, bound)
-        problem = f"status {status}: {self._message(content)}"
-        if status in (408, 409, 425, 429) or status >= 500:
-            if b"insufficient_quota" in content:
-                raise self._fatal(problem)
-            raise _TryAgainError(problem, down=True, wait=_retry_after(headers.get("Retry-After")))
-        if status in (401, 403):
-            raise self._fatal(
-                f"{problem}; the key is read from the environment variable {self.config.api_key_variable}"
-            )
-        if status in (400, 413, 422):
-            raise _RefusedError(problem)
-        raise self._fatal(f"{problem} (model {self.config.model!r})")
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
-    def _post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-        session = getattr(self._sessions, "session", None)
-        if session is None:
-            session = self._sessions.session = self._requests.Session()
-            # Given here and not as a header, for else an entry in ~/.netrc would take the key's place.
-            session.auth = self._authorise
-        deadline = time.monotonic() + self.config.timeout
-        timeouts = (self.config.connect_timeout, self.config.timeout)
-        url = self.config.url.rstrip("/") + "/chat/completions"
-        # A redirected POST would lose its body, or take the key elsewhere.
-        with session.post(url, json=body, timeout=timeouts, stream=True, allow_redirects=False) as response:
-            content = bytearray()
-            # The timeout above is for each read: a reply that trickles in needs a deadline of its own, and reads that
-            # end with what has come (`iter_content` would wait for whole blocks).
-            while block := response.raw.read1(2**16, decode_content=True):
-                content += block
-                if time.monotonic() > deadline:
-                    raise self._requests.exceptions.Timeout
-                if len(content) > _MAX_REPLY_BYTES:
-                    raise _TryAgainError(f"a reply of more than {_MAX_REPLY_BYTES} bytes", down=False)
-            return response.status_code, response.headers, bytes(content)
-
-    def _authorise(self, request: Any) -> Any:
-        if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
-
-    def _read(self, content: bytes, bound: tuple[int, int]) -> Reply:
-        try:
-            record = json.loads(content)
-            choice = record["choices"][0]
-            text = choice["message"]["content"]
-            if text is None and choice.get("finish_reason") == "content_filter":
-                raise _RefusedError("kept back by the content filter")
-            if not isinstance(text, str):
-                raise TypeError("the content is no text")
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            problem = f"the reply has no choices[0].message.content ({type(error).__name__}): {self._message(content)}"
-            raise _TryAgainError(problem, down=False) from error
-        usage = record.get("usage")
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
-        if len(counts) != 2 or not all(type(count) is int and count >= 0 for count in counts):
-            counts = list(bound)
-            with self._lock:
-                self.spending.uncounted += 1
-        return Reply(text, str(choice.get("finish_reason") or "stop"), *counts)
-
-    def _message(self, content: bytes) -> str:
-        """The error's own words in at most 200 characters, never the key."""
-        text = content.decode("utf-8", "replace")
-        try:
-            record = json.loads(text)
-            text = str(record["error"]["message"])
-        except (ValueError, KeyError, TypeError):
-            pass
-        text = text.replace(self._key, "...") if self._key else text
-        return " ".join(text.split())[:200] or "no message"
-
-    def _fatal(self, problem: str) -> InputError:
-        """The error that ends the run: all waiting stops, and every other request is given it too."""
-        with self._lock:
-            self._end = self._end or InputError(problem, key=self.config.url, remedy=_AGAIN)
+    def _fatal(self, error: InputError) -> InputError:
+        """The error that ends the run: all waiting stops, and every other request ends with it too."""
+        self._end = self._end or error
         self._stop.set()
         return self._end
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header: a number or a date."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-        return seconds if 0 <= seconds < float("inf") else None
-    except ValueError:
-        pass
-    try:
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return None

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from class_jax.errors import InputError, nearest
-from class_jax.llm.client import ChatRequest
-from class_jax.llm.reply_cache import Reply
+from class_jax.llm.chat import ChatRequest, Reply
 
 T = TypeVar("T")
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -63,7 +62,7 @@ class LocalChatModel:
             import torch
             import transformers
         except ImportError as error:
-            raise InputError("needs PyTorch and transformers", remedy="pip install class-jax[torch]") from error
+            raise InputError("needs PyTorch and transformers", remedy="pip install 'class-jax[torch]'") from error
         self._torch = torch
         device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 from class_jax.commands.few_shot import few_shot
 from class_jax.errors import InputError
 from class_jax.evaluation.few_shot import FewShotConfig, answer_few_shot, draw_shots, make_request, read_answer
-from class_jax.llm.client import Failure
-from class_jax.llm.reply_cache import Reply
+from class_jax.llm.chat import Failure, Reply
 from class_jax.questions.readers import Question
 
 ASKED = [Question("a", "Mikä on pääkaupunki?", ("Pariisi",), "fi"), Question("b", "首都は？", ("パリ",), "ja")]

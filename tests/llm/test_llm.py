@@ -1,16 +1,31 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
+import asyncio
 import email.utils
 import json
 import subprocess
 import sys
+import threading
 import time
+import tracemalloc
 
 import pytest
-from llm_server import LLMServer, hang, raw, status, trickle, truncated
+from llm_server import (
+    LLMServer,
+    endless,
+    hang,
+    informational,
+    packed,
+    raw,
+    slow_headers,
+    status,
+    trickle,
+    truncated,
+)
 
 from class_jax.errors import InputError
-from class_jax.llm.client import BudgetSpentError, ChatClient, ChatRequest, EndpointConfig, Failure
-from class_jax.llm.reply_cache import Reply, ReplyCache
+from class_jax.llm.cache import ReplyCache
+from class_jax.llm.chat import ChatRequest, Failure, Reply
+from class_jax.llm.client import BudgetSpentError, ChatClient, EndpointConfig
 
 KEY = "sk-very-secret"
 
@@ -36,9 +51,18 @@ def config(server, **settings):
     return EndpointConfig(**{"url": url, "model": "m", "concurrency": 4, "attempts": 4} | settings)
 
 
+def recorded(waits):
+    """A pretended sleep, which takes no time and keeps its seconds in a list."""
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    return sleep
+
+
 def run(config, cache, requests, sleep=None):
     """Outcomes in order, and the client that got them."""
-    with ChatClient(config, cache, sleep=sleep or (lambda seconds: None)) as client:
+    with ChatClient(config, cache, sleep=sleep or recorded([])) as client:
         return [outcome for _, outcome in client.complete((r, r) for r in requests)], client
 
 
@@ -117,7 +141,7 @@ def test_a_failure_that_passes_is_tried_again(server, tmp_path, fault):
     assert len(server.seen) == 3
 
 
-@pytest.mark.parametrize("fault", [hang, trickle])
+@pytest.mark.parametrize("fault", [hang, trickle, slow_headers, informational])
 def test_a_reply_that_takes_too_long_is_asked_for_again(server, tmp_path, fault):
     server.faults = [fault]
     # A busy machine may be too slow for later attempts as well.
@@ -127,10 +151,37 @@ def test_a_reply_that_takes_too_long_is_asked_for_again(server, tmp_path, fault)
     assert 1 <= client.spending.retries == len(server.seen) - 1
 
 
+@pytest.mark.parametrize("fault", [endless, packed])
+def test_a_reply_is_of_bounded_size(server, tmp_path, fault):
+    server.faults = [fault]
+    tracemalloc.start()
+    outcomes, client = run(config(server), tmp_path / "c", [ask("a")])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert outcomes == [Reply("reply to a", "stop", 10, 5)]
+    assert client.spending.retries == 1
+    assert peak < 48 * 2**20
+
+
+def test_closing_ends_a_wait_and_keeps_what_is_in_flight(tmp_path):
+    with LLMServer(delay=0.5) as server:
+        server.fault_for = lambda body: status(500) if body["messages"][0]["content"] == "0" else None
+        client = ChatClient(config(server, first_wait=60), tmp_path / "c")
+        outcomes = client.complete((i, ask(str(i))) for i in (1, 0))
+        threading.Thread(target=lambda: next(outcomes)).start()
+        while len(server.seen) < 2:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        client.close()
+        assert time.monotonic() - begun < 10
+    [request] = ReplyCache(tmp_path / "c").requests()
+    assert request["messages"][0]["content"] == "1"
+
+
 def test_waits_double_and_are_partly_random(server, tmp_path):
     server.faults = [status(500)] * 5
     waits = []
-    run(config(server, attempts=6, first_wait=1, longest_wait=6), tmp_path / "c", [ask("a")], waits.append)
+    run(config(server, attempts=6, first_wait=1, longest_wait=6), tmp_path / "c", [ask("a")], recorded(waits))
     assert len(waits) == 5
     for wait, most in zip(waits, (1, 2, 4, 6, 6), strict=True):
         assert most / 2 <= wait <= most
@@ -142,7 +193,7 @@ def test_retry_after_holds_every_request_back(server, tmp_path, form):
     later = "40" if form == "seconds" else email.utils.formatdate(time.time() + 40, usegmt=True)
     server.faults = [status(429, Retry_After=later)]
     waits = []
-    run(config(server, concurrency=1, first_wait=0.001), tmp_path / "c", [ask("a"), ask("b")], waits.append)
+    run(config(server, concurrency=1, first_wait=0.001), tmp_path / "c", [ask("a"), ask("b")], recorded(waits))
     # The one that was refused waits, and (the pretended sleep having taken no time) so does the next.
     assert len(waits) >= 2
     assert all(35 < wait <= 40 for wait in waits)
@@ -151,7 +202,7 @@ def test_retry_after_holds_every_request_back(server, tmp_path, form):
 def test_retry_after_is_no_longer_than_the_longest_wait(server, tmp_path):
     server.faults = [status(429, Retry_After="86400")]
     waits = []
-    run(config(server, longest_wait=30), tmp_path / "c", [ask("a")], waits.append)
+    run(config(server, longest_wait=30), tmp_path / "c", [ask("a")], recorded(waits))
     assert max(waits) <= 30
 
 
@@ -159,7 +210,7 @@ def test_an_endpoint_that_is_down_ends_the_run_in_one_line_and_keeps_what_was_do
     with LLMServer() as server:
         run(config(server), tmp_path / "c", [ask("a")])
     waits = []
-    with ChatClient(config(server, concurrency=1), tmp_path / "c", sleep=waits.append) as client:
+    with ChatClient(config(server, concurrency=1), tmp_path / "c", sleep=recorded(waits)) as client:
         outcomes = client.complete((i, ask(i)) for i in "ab")
         assert next(outcomes)[1].text == "reply to a"
         with pytest.raises(InputError) as error:
@@ -196,6 +247,22 @@ def test_the_key_is_sent_but_written_nowhere(server, tmp_path, monkeypatch):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files and not any(KEY.encode() in path.read_bytes() for path in files)
     assert KEY not in repr(client.config)
+
+
+@pytest.mark.parametrize("key", ["sk-very\nsecret", "sk-very\x7fsecret", "sk-vëry-secret"])
+def test_a_key_that_no_header_can_hold_is_refused_and_never_shown(server, tmp_path, monkeypatch, key):
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(InputError, match="MY_KEY") as error:
+        ChatClient(config(server, api_key_variable="MY_KEY"), tmp_path / "c")
+    assert "secret" not in str(error.value)
+
+
+def test_no_other_key_of_the_environment_is_sent(server, tmp_path, monkeypatch):
+    for variable in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(variable, KEY)
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"Authorization: Bearer {KEY}")
+    run(config(server, api_key_variable="UNSET_KEY"), tmp_path / "c", [ask("a")])
+    assert KEY not in str(server.seen[0][0])
 
 
 def test_a_netrc_entry_does_not_take_the_keys_place(server, tmp_path, monkeypatch):
@@ -235,14 +302,14 @@ def test_what_can_not_pass_is_not_tried_again(server, tmp_path, fault, word):
 def test_one_request_that_fails_does_not_end_the_run(server, tmp_path, fault, reason):
     server.fault_for = lambda body: fault if body["messages"][-1]["content"] == "bad" else None
 
-    def sleep(seconds):
-        time.sleep(0.02)  # others are answered meanwhile
+    async def sleep(seconds):
+        await asyncio.sleep(0.02)  # others are answered meanwhile
 
     outcomes, client = run(config(server), tmp_path / "c", [ask("bad"), ask("a"), ask("b")], sleep)
     assert isinstance(outcomes[0], Failure) and outcomes[0].reason == reason
     assert [o.text for o in outcomes[1:]] == ["reply to a", "reply to b"]
     assert client.spending.failed == 1
-    assert len(ReplyCache(tmp_path / "c").requests()) == 2
+    assert len(list(ReplyCache(tmp_path / "c").requests())) == 2
 
 
 def test_too_many_failures_in_a_row_end_the_run(server, tmp_path):
@@ -298,13 +365,15 @@ def test_an_iterator_closed_early_sends_no_more(tmp_path):
             outcomes = client.complete((i, ask(str(i))) for i in range(100))
             next(outcomes)
             outcomes.close()
-        assert len(server.seen) <= 3
+            time.sleep(0.3)
+            assert len(server.seen) <= 3
 
 
 def test_a_killed_process_loses_no_reply(server, tmp_path):
     server.fault_for = lambda body: hang if len(server.seen) > 5 else None
     program = f"""
-from class_jax.llm.client import *
+from class_jax.llm.chat import ChatRequest
+from class_jax.llm.client import ChatClient, EndpointConfig
 config = EndpointConfig(url={server.url!r}, model="m", concurrency=1)
 with ChatClient(config, {str(tmp_path / "c")!r}) as client:
     list(client.complete((i, ChatRequest((("user", str(i)),))) for i in range(9)))
@@ -321,10 +390,15 @@ with ChatClient(config, {str(tmp_path / "c")!r}) as client:
     assert (client.spending.cached, client.spending.replies) == (5, 4)
 
 
-def test_a_file_that_is_no_cache_is_named(server, tmp_path):
-    (tmp_path / "c").write_text("no database, only text" * 100)
-    with pytest.raises(InputError, match="cache of replies"):
+@pytest.mark.parametrize("name", ["c", "c/cache.db"], ids=["file", "database"])
+def test_what_is_no_cache_is_named(server, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no database, only text" * 100)
+    with pytest.raises(InputError, match=str(tmp_path / "c")) as error:
         ChatClient(config(server), tmp_path / "c")
+    assert "\n" not in str(error.value)
+    assert path.read_text() == "no database, only text" * 100
 
 
 @pytest.mark.parametrize(
@@ -332,6 +406,7 @@ def test_a_file_that_is_no_cache_is_named(server, tmp_path):
     [
         ({"url": "localhost:8000"}, "url"),
         ({"url": "http://me:secret@host/v1"}, "password"),
+        ({"url": "http://host/v1?key=secret"}, "query"),
         ({"model": ""}, "model"),
         ({"concurrency": 0}, "concurrency"),
         ({"first_wait": -1}, "first_wait"),

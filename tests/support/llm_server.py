@@ -1,10 +1,11 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""An OpenAI-compatible endpoint for tests, in threads of this process, that fails when and how it is told to."""
+"""An OpenAI-compatible endpoint for tests, in threads of this process, that fails when and how a test says."""
 
 import http.server
 import json
 import threading
 import time
+import zlib
 
 
 def status(code, message="no", **headers):
@@ -42,21 +43,49 @@ def hang(handler):
 
 def trickle(handler):
     """A reply that never ends, byte by byte."""
+    _repeat(handler, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" ")
+
+
+def slow_headers(handler):
+    """Headers that never end, one every few milliseconds."""
+    _repeat(handler, b"HTTP/1.1 200 OK\r\n", b"X-Wait: 1\r\n")
+
+
+def informational(handler):
+    """Interim replies (100 Continue) without end."""
+    _repeat(handler, b"", b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def packed(handler):
+    """A small reply that unpacks to 64 MiB."""
+    packer = zlib.compressobj(wbits=31)
+    content = b"".join(packer.compress(b" " * 2**20) for _ in range(64)) + packer.flush()
     handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(content)))
     handler.end_headers()
+    handler.wfile.write(content)
+
+
+def endless(handler):
+    """A reply without a length that goes on as fast as it is read."""
+    _repeat(handler, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b" " * 2**20, 0)
+
+
+def _repeat(handler, first, rest, wait=0.02):
     handler.close_connection = True
-    while not handler.server.owner.ended.wait(0.02):
-        try:
-            handler.wfile.write(b" ")
-        except OSError:
-            return
+    try:
+        handler.wfile.write(first)
+        while not handler.server.owner.ended.wait(wait):
+            handler.wfile.write(rest)
+    except OSError:
+        return
 
 
 class LLMServer:
     """Answers `/v1/chat/completions` with `answer(body)`; `faults` are used up first, one a request.
 
-    `fault_for(body)` may give a fault for some requests always. Requests are kept in `seen` as (headers, body).
+    `fault_for(body)` may give a fault for some requests always. `seen` holds the requests as (headers, body); headers have no case.
     """
 
     def __init__(self, answer=lambda body: "reply to " + body["messages"][-1]["content"], *, delay=0.0):
@@ -95,7 +124,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         owner = self.server.owner
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with owner.lock:
-            owner.seen.append((dict(self.headers), body))
+            owner.seen.append((self.headers, body))
             fault = owner.faults.pop(0) if owner.faults else owner.fault_for(body)
             owner.in_flight += 1
             owner.most_in_flight = max(owner.most_in_flight, owner.in_flight)

@@ -15,8 +15,7 @@ from class_jax.commands import translate as command
 from class_jax.corpus.mbart_vocabulary import MBartVocabulary
 from class_jax.corpus.passages import Passage, read_passages, write_passages
 from class_jax.errors import InputError
-from class_jax.llm.client import Failure
-from class_jax.llm.reply_cache import Reply
+from class_jax.llm.chat import Failure, Reply
 from class_jax.models import class_model, mbart
 from class_jax.questions.readers import read_xor
 from class_jax.translation import translators
