@@ -18,11 +18,11 @@ def power_of_two(n: int) -> int:
 
 def bucket_lengths(lengths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
     """Returns, for lengths [M], the padded lengths [M]: the smallest bucket that holds each."""
-    buckets = np.sort(np.asarray(buckets, np.int64))
+    padded = np.sort(np.asarray(buckets, np.int64))
     lengths = np.asarray(lengths, np.int64)
-    at = np.searchsorted(buckets, lengths)
+    at = np.searchsorted(padded, lengths)
     beyond = -(-lengths // _BEYOND) * _BEYOND
-    return np.where(at < len(buckets), buckets[np.minimum(at, len(buckets) - 1)], beyond)
+    return np.where(at < len(padded), padded[np.minimum(at, len(padded) - 1)], beyond)
 
 
 def length_batches(lengths: np.ndarray, batch: int, buckets: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:

@@ -114,7 +114,8 @@ def replacing(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     try:
-        with open(aside, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})) as f:
+        encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
+        with open(aside, mode, encoding=encoding, newline=newline) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -136,7 +137,7 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
         write; an old folder at `path` stays as it was.
     """
     path = Path(path)
-    check_replaceable(path)
+    check_destination(path)
     with locked(path):
         remove_leftovers(path)
         aside = _aside(path)
@@ -145,7 +146,7 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
             yield aside
             old = None
             if path.exists():
-                check_replaceable(path)
+                check_destination(path)
                 old = _aside(path)
                 os.replace(path, old)
             os.replace(aside, path)
@@ -157,7 +158,7 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def check_replaceable(path: str | os.PathLike) -> None:
+def check_destination(path: str | os.PathLike) -> None:
     """Decides whether `replacing_folder` may put a folder in the place of what is at `path`.
 
     Raises:

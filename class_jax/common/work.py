@@ -90,7 +90,7 @@ class Piece:
         needed = {"name", "inputs", "files", "result"}
         if not (isinstance(content, dict) and needed <= content.keys() and isinstance(content["files"], dict)):
             raise InputError("is no record of finished work", file=path, remedy=_OTHER)
-        return cls(*(content[key] for key in ("name", "inputs", "files", "result")), content.get("seconds", 0.0))
+        return cls(**{key: content[key] for key in needed}, seconds=content.get("seconds", 0.0))
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the record.

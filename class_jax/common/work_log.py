@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from class_jax.common.files import locked, numbered_lines
 from class_jax.common.work import as_json, refuse_other
@@ -39,9 +39,10 @@ class WorkLog:
     """
 
     def __init__(self, path: str | os.PathLike, made_with: Mapping[str, Any], what: str, kept: Sequence[str]):
-        self.path, self.entries = Path(path), {}
+        self.path = Path(path)
+        self.entries: dict[str, dict[str, Any]] = {}
         self._made_with, self._what, self._kept = as_json(made_with), what, tuple(kept)
-        self._file = None
+        self._file: IO[str] | None = None
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "WorkLog":
@@ -65,6 +66,7 @@ class WorkLog:
         self.entries[id] = {name: entry[name] for name in self._kept}
 
     def _append(self, entry: Mapping[str, Any]) -> None:
+        assert self._file is not None, "used outside its block"
         with self._one_line():
             self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             self._file.flush()

@@ -25,7 +25,8 @@ _SET_IT = "set it in the file, or by --gin.{}=VALUE (strings need quotes of thei
 def explained(error: BaseException, files: Sequence[str]) -> InputError:
     """What gin raised for `files` and the command line's bindings, as one line."""
     text = str(error)
-    file, line = ", ".join(files), None
+    file: str | None = ", ".join(files)
+    line: int | None = None
     if place := _PLACE.search(text):
         file, line = (place["file"], int(place["line"])) if place["file"] else (None, None)
     if isinstance(error, TokenError):

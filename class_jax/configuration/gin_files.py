@@ -32,7 +32,7 @@ def find(file: str, search_paths: Sequence[str] = (".",)) -> Path:
     Raises:
       InputError: if there is none.
     """
-    for folder in (*search_paths, GIN_FOLDER):
+    for folder in (*search_paths, str(GIN_FOLDER)):
         if (path := Path(folder) / file).is_file():
             return path
     near = [*gin_files(), *(str(path) for path in Path(file).parent.glob("*.gin"))]
