@@ -10,6 +10,8 @@ import pytest
 
 # Tests spend their time in XLA's compiler, on tiny shapes: compile less, in this process and in those it starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Commands that tests call keep nothing in the user's cache folder.
+os.environ.setdefault("CLASS_JAX_COMPILATION_CACHE", "off")
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 # `.bin` files are read by the Python of the environment that `make test-torch` makes.

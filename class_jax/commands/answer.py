@@ -1,26 +1,19 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """`class-jax answer`: one question, readably, or a file of questions into the official prediction format."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from class_jax.common.files import replacing
-from class_jax.common.work_log import WorkLog
+from class_jax.commands.printing import AsJson, is_quiet, show
 from class_jax.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from class_jax.api import CLASS, Answer, Searcher
-    from class_jax.questions.readers import Question
+    from class_jax.api import Answer
 
-# Questions whose answers are kept at once; with an index they are searched together, too.
-_BLOCK = 64
 _SNIPPET = 160
 _SHOWN_PASSAGES = 5
 
@@ -44,157 +37,72 @@ def answer(
             "--allow-other-weights", "--allow-other-model", help="use an index although other weights made it"
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Answers one question, or every question of a file; the latter goes on where an earlier start was stopped."""
+    """Answers one question, or every question of a file; interrupted on a file, the same command resumes.
+
+    Of one question it prints the answer, its confidence (the probability that the model gives to the whole answer),
+    and whether a passage that was read holds the answer's text.
+    """
     if (question is None) == (questions is None):
         raise InputError("give one question or a file of them", remedy='"question", or --questions FILE --out FILE')
     if (questions is None) != (out is None):
         raise InputError("--questions and --out go together", remedy="give both or none")
     if question is not None and not question.strip():
         raise InputError("the question is empty", remedy="ask something")
-    from rich.console import Console
+    from class_jax.common.compilation_cache import use_compilation_cache
 
+    use_compilation_cache()
     from class_jax.api import CLASS, Searcher
+    from class_jax.evaluation import answer_files
 
     loaded = CLASS.from_pretrained(model, vocabulary=vocabulary)
     corpus = Searcher.open(store, index, vocabulary=loaded.vocabulary, allow_other_weights=allow_other_weights)
-    settings = {"beams": beams, "max_answer_tokens": max_answer_tokens}
+    settings = {"beams": beams, "max_answer_tokens": max_answer_tokens, "batch": batch}
     if question is not None:
-        found = loaded.answer([question], corpus, passages, language, batch=batch, progress=False, **settings)
-        show(found[0], Console())
+        given = loaded.answer([question], corpus, passages, language, progress=False, **settings)[0]
+        show(answer_files.answer_record(given), lambda: show_answer(given), as_json)
         return
-    count = answer_file(loaded, corpus, questions, out, passages=passages, language=language, batch=batch, **settings)
-    typer.echo(f"{out}: {count} answers; passages and scores are in {log_path(out)}")
+    count = answer_files.answer_file(loaded, corpus, questions, out, passages=passages, language=language, **settings)
+    log = answer_files.log_path(out)
+    value = {"out": out, "answers": count, "log": log}
+    show(value, f"{out}: {count} answers; passages and scores are in {log}", as_json)
 
 
-def show(answer: "Answer", console: "Console", count: int = _SHOWN_PASSAGES) -> None:
-    """Prints an answer and the passages that the reader attended to most."""
+def show_answer(answer: "Answer", console: "Console | None" = None, count: int = _SHOWN_PASSAGES) -> None:
+    """Prints an answer, how far to trust it, and the passages that the reader attended to most."""
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from class_jax.evaluation.answer_files import confidence, supported_by
+
+    console = console or Console()
+    places = supported_by(answer.answer, answer.passages)
+    # Green is for answers that a passage supports.
+    style = "bold green" if places else "bold"
     console.print(f"[bold]{escape(answer.question)}[/bold]", highlight=False)
-    text = escape(answer.answer) or "(empty)"
-    console.print(f"[bold green]{text}[/bold green]  log-probability {answer.log_probability:.2f}", highlight=False)
+    console.print(f"[{style}]{escape(answer.answer) or '(empty)'}[/{style}]", highlight=False)
+    sure = f"confidence {confidence(answer):.2f}, log-probability {answer.log_probability:.2f}"
+    console.print(f"{sure}; {_support(places)}", highlight=False)
+    if is_quiet():
+        return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("attention", justify="right")
-    table.add_column("score", justify="right")
+    for heading in ("", "attention", "score"):
+        table.add_column(heading, justify="right")
     table.add_column("passage")
-    for passage in sorted(answer.passages, key=lambda p: -p.attention)[:count]:
+    numbered = sorted(enumerate(answer.passages, start=1), key=lambda pair: -pair[1].attention)
+    for place, passage in numbered[:count]:
         snippet = passage.text[:_SNIPPET] + ("..." if len(passage.text) > _SNIPPET else "")
         named = f"[bold]{escape(passage.title)}[/bold] [dim]{escape(passage.id)}[/dim]\n{escape(snippet)}"
-        table.add_row(f"{passage.attention:.3f}", f"{passage.score:.2f}", named)
+        table.add_row(str(place), f"{passage.attention:.3f}", f"{passage.score:.2f}", named)
     console.print(table, highlight=False)
     seconds = ", ".join(f"{name} {value:.2f} s" for name, value in answer.timings.items())
     console.print(f"[dim]{len(answer.passages)} passages read; {seconds}[/dim]", highlight=False)
 
 
-def log_path(out: Path) -> Path:
-    """Where the answers are kept one by one, with passages and scores, while a file is being answered and after."""
-    return out.with_name(f"{out.stem}.log.jsonl")
-
-
-def answer_file(
-    model: "CLASS",
-    corpus: "Searcher",
-    questions: Path,
-    out: Path,
-    *,
-    passages: int,
-    beams: int,
-    max_answer_tokens: int,
-    language: str | None = None,
-    batch: int | None = None,
-) -> int:
-    """Answers a file of questions; returns how many predictions `out` holds.
-
-    Each answer goes to `log_path(out)` as soon as its batch is done; a second start with the same model, corpus and
-    settings keeps what lies there, even if the first was killed while it wrote.
-
-    Raises:
-      InputError: for a bad question file, a log of another model, corpus or setting, a disk that refuses a write; and
-        see `CLASS.answer`.
-    """
-    from class_jax.questions.readers import read_xor
-
-    asked = list(read_xor(questions))
-    if not asked:
-        raise InputError("no questions", file=questions, remedy='write {"id": ..., "question": ..., "lang": ...}')
-    made_with = {
-        "model": model.fingerprint,
-        "corpus": corpus.store.fingerprint,
-        "index": None if corpus.index is None else f"{corpus.index.kind} {corpus.index.model}",
-        "passages": passages,
-        "beams": beams,
-        "max_answer_tokens": max_answer_tokens,
-        "language": language,
-    }
-    settings = {"beams": beams, "max_answer_tokens": max_answer_tokens, "batch": batch}
-    return answer_logged(
-        asked, out, made_with, lambda left: _answers(model, corpus, left, passages, language, settings)
-    )
-
-
-def answer_logged(
-    questions: "list[Question]",
-    out: Path,
-    made_with: dict[str, Any],
-    answering: "Callable[[list[Question]], Iterable[tuple[Question, Answer]]]",
-    log_file: Path | None = None,
-) -> int:
-    """Answers questions that the log of `out` has no answer of, then writes all predictions; returns how many.
-
-    Args:
-      questions: all of them.
-      out: predictions to write.
-      made_with: what decides the answers; a log made with something else is refused.
-      answering: yields questions with their answers, in any order, of those it is given.
-      log_file: where the log is; `log_path(out)` if None.
-    """
-    from tqdm import tqdm
-
-    with WorkLog(log_file or log_path(out), made_with, "answers", ("question", "answer")) as log:
-        left = [q for q in questions if log.entries.get(q.id, {}).get("question") != _digest(q)]
-        done = len(questions) - len(left)
-        with tqdm(total=len(questions), initial=done, unit="question", desc="answer", disable=None) as bar:
-            for question, given in answering(left):
-                log.write(question.id, _entry(question, given))
-                bar.update()
-    predictions = {q.id: log.entries[q.id]["answer"] for q in questions}
-    with replacing(out) as f:
-        json.dump(predictions, f, ensure_ascii=False, indent=0)
-        f.write("\n")
-    return len(predictions)
-
-
-def _answers(
-    model: "CLASS",
-    corpus: "Searcher",
-    questions: list["Question"],
-    passages: int,
-    language: str | None,
-    settings: Mapping[str, Any],
-) -> Iterator[tuple["Question", "Answer"]]:
-    """Answers as batches are done. Without an index all is retrieved first: a search reads the whole corpus."""
-    block = _BLOCK if corpus.index is not None else max(1, len(questions))
-    for start in range(0, len(questions), block):
-        part = questions[start : start + block]
-        texts, languages = [q.text for q in part], [language or q.language for q in part]
-        found = model.retrieve(texts, corpus, passages, languages)
-        for i, given in model.read(texts, found, corpus.store, **settings):
-            yield part[i], given
-
-
-def _entry(question: "Question", answer: "Answer") -> dict[str, Any]:
-    """What the log keeps of an answer."""
-    return {
-        "question": _digest(question),
-        "answer": answer.answer,
-        "log_probability": answer.log_probability,
-        "passages": [[p.id, p.score, p.attention] for p in answer.passages],
-        "timings": answer.timings,
-    }
-
-
-def _digest(question: "Question") -> str:
-    """Tells a question from another one that has its id."""
-    return hashlib.sha256(f"{question.language}\t{question.text}".encode()).hexdigest()[:16]
+def _support(places: list[int]) -> str:
+    if not places:
+        return "[yellow]in none of the passages read[/yellow]"
+    shown = ", ".join(map(str, places[:3])) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+    return f"found in passage{'s' * (len(places) > 1)} {shown}"

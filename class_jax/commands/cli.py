@@ -1,112 +1,151 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The command `class-jax`: one subcommand for each job that is not configured by gin, and the trainer."""
+"""CLASS in JAX: one encoder-decoder that retrieves passages and answers questions in any language."""
 
+import os
 import sys
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from class_jax.commands.adapt import question_quality, rerank_adapt
-from class_jax.commands.answer import answer
-from class_jax.commands.compare import compare
-from class_jax.commands.convert import convert
-from class_jax.commands.convert_mkqa import convert_mkqa
-from class_jax.commands.embed import embed, index
-from class_jax.commands.evaluate import evaluate
-from class_jax.commands.few_shot import few_shot
-from class_jax.commands.make_data import make_data
-from class_jax.commands.pipeline import pipeline
-from class_jax.commands.plan import plan
-from class_jax.commands.reader_length import reader_length
-from class_jax.commands.report import report
-from class_jax.commands.reproduce import reproduce
-from class_jax.commands.rerank import rerank
-from class_jax.commands.search import search
-from class_jax.commands.statistics import statistics
-from class_jax.commands.translate import translate
+from class_jax.commands import (
+    adapt,
+    answer,
+    compare,
+    convert,
+    convert_mkqa,
+    corpus,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    few_shot,
+    make_data,
+    pipeline,
+    plan,
+    reader_length,
+    report,
+    reproduce,
+    rerank,
+    search,
+    statistics,
+    train,
+    translate,
+)
+from class_jax.commands.printing import be_quiet
+from class_jax.commands.usage import Command, describe
 from class_jax.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+GROUPS: dict[str, tuple[tuple[Callable[..., None], str], ...]] = {
+    "Data": (
+        (corpus.passages, "Cut a Wikipedia dump into passages."),
+        (corpus.vocabulary, "Train a SentencePiece vocabulary on passages."),
+        (corpus.store, "Tokenise passages into a memory-mapped store."),
+        (make_data.make_data, "Make training questions from Wikipedia dumps."),
+        (translate.translate, "Translate questions, passages or retrieved lists."),
+        (convert_mkqa.convert_mkqa, "Split MKQA's public file by language."),
+        (statistics.statistics, "Count training questions by language."),
+    ),
+    "Train": (
+        (train.train, "Train from gin files, with T5X's flags."),
+        (demo.demo, "Run both stages on the embedded encyclopaedia."),
+        (demo.real, "Run stage 1 on public data, evaluated on XQuAD."),
+        (reproduce.reproduce, "Reproduce a table of the paper in miniature."),
+    ),
+    "Retrieve": (
+        (embed.embed, "Embed a token store."),
+        (embed.index, "Build an index of embedded passages."),
+        (search.search, "Find passages for one question or a file."),
+        (rerank.rerank, "Re-rank passages by the question's likelihood."),
+        (adapt.rerank_adapt, "Adapt a re-ranker to a few examples."),
+        (adapt.question_quality, "Measure the questions that a re-ranker generates."),
+    ),
+    "Answer": (
+        (answer.answer, "Answer one question or a file of questions."),
+        (pipeline.pipeline, "Retrieve, re-rank, read and evaluate in one run."),
+        (few_shot.few_shot, "Answer with a language model and a few examples."),
+        (reader_length.reader_length, "Compare answers by the length of the input."),
+    ),
+    "Evaluate": (
+        (evaluate.evaluate, "Score answers, ranked passages or a model."),
+        (compare.compare, "Compare runs with each other and the paper."),
+        (report.report, "Write a page about a run."),
+    ),
+    "Tools": (
+        (convert.convert, "Convert weights between layouts."),
+        (plan.plan, "Estimate memory, time and cost on given chips."),
+        (doctor.doctor, "Check versions, devices and optional packages."),
+    ),
+}
+"""The commands by the group under which the help lists them, each with its line there."""
+
+_PASSES_FLAGS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command()
-def vocabulary(
-    passages: Annotated[Path, typer.Option(help="passage TSV to train on")],
-    out: Annotated[Path, typer.Option(help="the SentencePiece model to write")],
-    size: Annotated[int, typer.Option(help="number of pieces", min=260)] = 32000,
+def command_name(function: Callable[..., None]) -> str:
+    """The name by which a command is called."""
+    return function.__name__.replace("_", "-")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"class-jax {version('class-jax')}")
+        raise typer.Exit
+
+
+def _everywhere(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print results and errors only")] = False,
+    no_compilation_cache: Annotated[
+        bool, typer.Option("--no-compilation-cache", help="compile anew, and keep nothing of it")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
 ) -> None:
-    """Trains a SentencePiece vocabulary on passages."""
-    from class_jax.corpus.inputs import PREFIXES, passage_text
-    from class_jax.corpus.passages import read_passages
-    from class_jax.corpus.vocabulary import train_vocabulary
-
-    made = train_vocabulary((passage_text(passage) for passage in read_passages(passages)), out, size, symbols=PREFIXES)
-    typer.echo(f"{out}: {made.size} pieces, fingerprint {made.fingerprint[:12]}")
+    if quiet:
+        be_quiet()
+    if no_compilation_cache:
+        os.environ["CLASS_JAX_COMPILATION_CACHE"] = "off"
 
 
-@app.command()
-def store(
-    passages: Annotated[Path, typer.Option(help="passage TSV: id, text, title")],
-    vocabulary: Annotated[str, typer.Option(help="SentencePiece model, by path or hub id")],
-    out: Annotated[Path, typer.Option(help="folder to write")],
-    max_tokens: Annotated[int, typer.Option(help="longer passages are cut", min=2)] = 200,
-) -> None:
-    """Streams passages into a memory-mapped token store."""
-    from class_jax.corpus.store import build_store
-    from class_jax.corpus.vocabulary import Vocabulary
-
-    made = build_store(passages, Vocabulary.load(vocabulary), out, max_tokens)
-    typer.echo(f"{out}: {made.num_passages} passages, fingerprint {made.fingerprint[:12]}")
-
-
-@app.command()
-def passages(
-    dump: Annotated[Path, typer.Option(help="pages-articles XML, plain or bz2")],
-    out: Annotated[Path, typer.Option(help="passage TSV to write")],
-    words: Annotated[int, typer.Option(help="words of a passage", min=10)] = 100,
-) -> None:
-    """Cuts a Wikipedia dump into passages."""
-    from class_jax.corpus.wikipedia.dump import passages_from_dump
-
-    typer.echo(f"{out}: {passages_from_dump(dump, out, words)}")
+def make_app() -> typer.Typer:
+    """The command line with all commands in their groups."""
+    app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+    app.callback(help=__doc__)(_everywhere)
+    for group, commands in GROUPS.items():
+        for function, line in commands:
+            app.command(
+                command_name(function),
+                cls=Command,
+                rich_help_panel=group,
+                short_help=line,
+                context_settings=_PASSES_FLAGS_THROUGH if function is train.train else None,
+            )(function)
+    return app
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def train(context: typer.Context) -> None:
-    """Trains from gin files: the arguments of run_train.py."""
-    from class_jax.training.main import main as train_main
-
-    raise typer.Exit(train_main(["class-jax train", *context.args]))
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and ends the process: status 0, or 2 with one line where something given is wrong."""
+    sys.exit(run(arguments))
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="folder to write")] = Path("runs/demo"),
-    gin: Annotated[list[str] | None, typer.Option(help="a further gin binding for both stages")] = None,
-) -> None:
-    """Runs the embedded main job."""
-    from rich.console import Console
-
-    from class_jax.demo.run import run
-
-    run(out, gin or [], Console())
-
-
-_DATA = (make_data, statistics, translate, convert_mkqa)
-_USE = (convert, embed, index, search, rerank, answer, pipeline)
-_JUDGE = (evaluate, compare, report, reproduce, few_shot, rerank_adapt, question_quality, reader_length, plan)
-for command in (*_DATA, *_USE, *_JUDGE):
-    app.command()(command)
-
-
-def main() -> None:
-    """Runs the command line; bad input ends it with one line and status 2."""
+def run(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
     try:
-        app()
+        status: Any = make_app()(arguments, prog_name="class-jax", standalone_mode=False)
     except InputError as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
+        message, status = str(error).splitlines()[0], 2
+    except typer.TyperException as error:
+        message, status = describe(error), error.exit_code
+    except typer.Abort:
+        message, status = "aborted", 1
+    else:
+        return status if isinstance(status, int) else 0
+    if message:
+        print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from class_jax.commands.evaluate import numbers_or_names, show
-from class_jax.errors import InputError, nearest
+from class_jax.commands.options import entries
+from class_jax.commands.printing import AsJson, show, show_tables
+from class_jax.errors import InputError
 
 _SUFFIXES = {".md": "md", ".tex": "tex", ".csv": "csv", ".json": "json"}
 
@@ -22,47 +23,28 @@ def compare(
     samples: Annotated[int, typer.Option(help="of the paired bootstrap", min=1)] = 10_000,
     form: Annotated[str | None, typer.Option("--format", help="table, md, tex, csv or json")] = None,
     out: Annotated[Path | None, typer.Option(help="file to write; its ending says the form")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Puts runs side by side and beside the published rows of their task; tests each against the first.
 
     Below rankings stands what re-ranking by question generation was published to change, by language.
     """
-    form = _form(form, out)
-    from class_jax.reports.published import TASKS, changes_table
-    from class_jax.reports.published import published as published_rows
-    from class_jax.reports.reports import (
-        check_comparable,
-        comparison_table,
-        difference_table,
-        metrics_of,
-        read_report,
-    )
+    form = "json" if as_json and out is None else _form(form, out)
+    numbers = _table_numbers(tables)
+    from class_jax.reports.comparison import compare_reports
 
-    reports = [read_report(path) for path in runs]
-    notes = check_comparable(reports, runs)
-    known = list(dict.fromkeys(metric for report in reports for metric in metrics_of(report)))
-    shown = numbers_or_names(metrics) or known
-    rows = []
-    if published != "none" and reports[0]["task"] in TASKS:
-        names = None if published == "all" else numbers_or_names(published)
-        rows = published_rows(reports[0]["task"], _table_numbers(tables), names)
-        rows = [row for row in rows if set(row.values) & set(shown)]
-    codes = numbers_or_names(languages) or None
-    result = [comparison_table(reports, shown, rows, codes, notes)]
-    if len(reports) > 1:
-        by_name = {report["name"]: report for report in reports}
-        first = against or reports[0]["name"]
-        if first not in by_name:
-            raise InputError(f"no run is named {first!r}", key="against", remedy=nearest(first, by_name))
-        for report in reports:
-            common = [m for m in shown if m in metrics_of(report) and m in metrics_of(by_name[first])]
-            if report["name"] != first and common:
-                result.append(difference_table(report, by_name[first], common, samples))
-        if reports[0]["task"] == "passages" and published != "none":
-            result.append(changes_table())
-    show(result, form, out)
+    made = compare_reports(
+        runs,
+        metrics=entries(metrics),
+        languages=entries(languages),
+        against=against,
+        published=published if published in ("all", "none") else entries(published),
+        published_tables=numbers,
+        samples=samples,
+    )
+    show_tables(made, form, out)
     if out is not None:
-        typer.echo(str(out))
+        show({"out": out}, str(out), as_json)
 
 
 def _form(form: str | None, out: Path | None) -> str:
@@ -79,7 +61,7 @@ def _form(form: str | None, out: Path | None) -> str:
 def _table_numbers(tables: str | None) -> list[int] | None:
     if tables is None:
         return None
-    entries = numbers_or_names(tables)
-    if not all(entry.isdecimal() for entry in entries):
+    numbers = entries(tables)
+    if not all(number.isdecimal() for number in numbers):
         raise InputError(f"{tables!r} is no list of numbers", key="tables", remedy="write 1,4")
-    return [int(entry) for entry in entries]
+    return [int(number) for number in numbers]

@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from class_jax.commands.printing import AsJson, show
+from class_jax.errors import InputError, nearest
+
 
 def convert(
     source: Annotated[str, typer.Option("--from", help="folder of weights in any layout, or a Hugging Face id")],
@@ -23,19 +26,19 @@ def convert(
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit on the Hugging Face Hub")] = None,
     seed: Annotated[int, typer.Option(help="of dense projections that the source lacks")] = 0,
     overwrite: Annotated[bool, typer.Option(help="replace the destination if it is there")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Converts weights between the Hugging Face layout, T5X's and a run's."""
-    import dataclasses
-
-    from class_jax.checkpoints import convert as conversion
-    from class_jax.checkpoints.hub import local_folder
-    from class_jax.errors import InputError, nearest
-
     types = ("float32", "bfloat16", "float16")
     if dtype is not None and dtype not in types:
         raise InputError(f"unknown type {dtype!r}", key="--dtype", remedy=nearest(dtype, types))
     if vocabulary is not None and not vocabulary.is_file():
         raise InputError("no such vocabulary", file=vocabulary, remedy="give the path of a SentencePiece model")
+    import dataclasses
+
+    from class_jax.checkpoints import convert as conversion
+    from class_jax.checkpoints.hub import local_folder
+
     opened = conversion.open_source(
         local_folder(source, revision),
         config=None if config is None else conversion.read_config(config),
@@ -52,4 +55,4 @@ def convert(
         max_shard_bytes=int(shard_gb * 10**9),
         overwrite=overwrite,
     )
-    typer.echo(conversion.summary(source, opened, to, layout))
+    show({"out": to, "layout": layout}, conversion.summary(source, opened, to, layout), as_json)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from class_jax.commands.printing import AsJson, note, show
 from class_jax.errors import InputError
 
 
@@ -26,10 +27,11 @@ def few_shot(
     batch: Annotated[int, typer.Option(help="prompts at once with --local", min=1)] = 8,
     dtype: Annotated[str, typer.Option(help="of the weights with --local")] = "bfloat16",
     seed: Annotated[int, typer.Option(help="of the shots")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Answers questions with a language model, as the few-shot baselines of the paper's Table 3.
 
-    Replies of an endpoint are kept in OUT/replies.sqlite: run again, only what is missing is asked. The key is read
+    Replies of an endpoint are kept in OUT/replies: run again, only what is missing is asked. The key is read
     from the environment variable OPENAI_API_KEY.
     """
     from class_jax.evaluation.few_shot import FewShotConfig, answer_few_shot
@@ -42,7 +44,7 @@ def few_shot(
     ranked = read_run(run, asked)
     if not ranked.texts:
         if corpus is None:
-            raise InputError("holds passage ids alone", file=run, remedy="give the passages with --corpus")
+            raise InputError("holds passage ids only", file=run, remedy="give the passages with --corpus")
         ranked = with_texts(ranked, corpus)
     config = FewShotConfig(shots, not mixed, passages, max_tokens=max_tokens, seed=seed)
     answered = list(read_xor(training)) if shots else []
@@ -54,7 +56,9 @@ def few_shot(
     else:
         from class_jax.llm.client import ChatClient, EndpointConfig
 
-        with ChatClient(EndpointConfig(url, model, concurrency=concurrency), out / "replies.sqlite") as client:
+        with ChatClient(EndpointConfig(url, model, concurrency=concurrency), out / "replies") as client:
             counts = answer_few_shot(asked, ranked.texts, answered, client, out, config)
-    typer.echo(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()))
-    typer.echo(f"class-jax evaluate xor-full --questions {questions} --predictions {out / 'predictions.json'}")
+    text = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+    show({"out": out, "counts": counts}, text, as_json)
+    predictions = out / "predictions.json"
+    note(f"class-jax evaluate xor-full --questions {questions} --predictions {predictions}", as_json)

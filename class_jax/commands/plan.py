@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from class_jax.commands.printing import AsJson, show
+
 
 def plan(
     size: Annotated[str, typer.Option(help="file of gin/models")] = "large",
@@ -30,8 +32,9 @@ def plan(
         float | None, typer.Option(help="dollars of a chip for an hour, in place of a rough one", min=0)
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON to write")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Recommends mesh, micro-batches and remat; tells memory, time and cost of the paper's stages by a roofline."""
+    """Recommends mesh, micro-batches and remat; estimates memory, time and cost of the paper's stages by a roofline."""
     import dataclasses
 
     from class_jax.common.files import write_json
@@ -51,9 +54,9 @@ def plan(
     machine = Machine(found, devices, dollars, assumptions, _mesh(mesh), micro_batches, remat)
     shape = Shape("end_to_end", batch, passages, question_tokens, passage_tokens, answer_tokens)
     made = {"size": size, **make_plan(config, machine, shape)}
-    _show(made)
     if out is not None:
         write_json(out, made)
+    show(made, lambda: _print(made), as_json)
 
 
 def _mesh(text: str | None) -> dict[str, int] | None:
@@ -68,7 +71,7 @@ def _mesh(text: str | None) -> dict[str, int] | None:
     return dict(zip(MESH_AXES, map(int, parts), strict=True))
 
 
-def _show(made: dict[str, Any]) -> None:
+def _print(made: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 

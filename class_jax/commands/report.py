@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from class_jax.commands.printing import AsJson, show
 from class_jax.errors import InputError
 
 
@@ -14,6 +15,7 @@ def report(
     evaluation: Annotated[list[Path] | None, typer.Option(help="a report of `class-jax evaluate --out`")] = None,
     name: Annotated[str | None, typer.Option(help="of the run; by default the folder's")] = None,
     out: Annotated[Path | None, typer.Option(help="page to write; by default RUN/report.html")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Writes learning curves, scores with their intervals, breakdowns, published rows and configuration as one page.
 
@@ -26,4 +28,4 @@ def report(
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError("not a page's name", file=page, remedy="end it with .html")
     write_html_report(page, contents)
-    typer.echo(str(page))
+    show({"out": page}, str(page), as_json)

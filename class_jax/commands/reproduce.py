@@ -1,10 +1,13 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """`class-jax reproduce TABLE`: a table of the paper in miniature, on the embedded encyclopaedia."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from class_jax.commands.printing import AsJson, console, note, show
 
 
 def reproduce(
@@ -14,16 +17,17 @@ def reproduce(
     steps: Annotated[int | None, typer.Option(help="of both stages; by default 300 and 600", min=1)] = None,
     out: Annotated[Path, typer.Option(help="folder to write; tables share their runs there")] = Path("runs/reproduce"),
     gin: Annotated[list[str] | None, typer.Option(help="a further gin binding for all runs")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Trains every row of a table over several seeds, and prints mean and spread beside the paper's numbers.
 
-    A run takes about two thirds as long as a stage of `make demo`. Interrupted, the same command goes on.
+    A run takes about two thirds as long as a stage of `make demo`. Interrupted, the same command resumes.
     """
-    from rich.console import Console
+    from class_jax.common.compilation_cache import use_compilation_cache
 
+    use_compilation_cache()
     from class_jax.demo.reproduce import reproduce as run
 
-    console = Console()
-    made = run(table, out, scale=scale, seeds=seeds, steps=steps, extra=gin or (), console=console)
-    made.print()
-    console.print(f"{out / f'table{table}.md'}", highlight=False)
+    made = run(table, out, scale=scale, seeds=seeds, steps=steps, extra=gin or (), console=console(as_json))
+    show(json.loads(made.json()), made.print, as_json)
+    note(str(out / f"table{table}.md"), as_json)

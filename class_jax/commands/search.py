@@ -1,25 +1,19 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """`class-jax search`: passages for questions, as files that others read; and why a passage was found."""
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from class_jax.common.files import replacing
+from class_jax.commands.printing import AsJson, note, show
 from class_jax.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
+    from class_jax.retrieval.explanation import Explanation
 
-    from class_jax.api import CLASS
-    from class_jax.corpus.store import TokenStore
-    from class_jax.models.encode import Vectors
-    from class_jax.questions.readers import Question
-    from class_jax.retrieval.index import Index
-
-_BLOCK = 64
-_SHOWN = 10
+_SHOWN, _SNIPPET = 10, 100
 
 
 def search(
@@ -54,6 +48,7 @@ def search(
         bool, typer.Option("--allow-other-model", help="search although weights differ")
     ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="check the index's digests first")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Finds passages for one question or a file of them."""
     if sum(x is not None for x in (question, questions, explain)) != 1:
@@ -67,216 +62,70 @@ def search(
     outputs = {"trec": trec, "ctxs": ctxs, "xor-retrieve": xor_retrieve, "save-vectors": save_vectors}
     if questions is not None and not any(outputs.values()):
         raise InputError("nowhere to write", key="questions", remedy=f"give one of --{', --'.join(outputs)}")
+    from class_jax.common.compilation_cache import use_compilation_cache
+
+    use_compilation_cache()
     from class_jax.api import CLASS
     from class_jax.corpus.store import TokenStore
+    from class_jax.evaluation import search_files as room
     from class_jax.questions.readers import Question, read_xor
 
     loaded = None if model is None else CLASS.from_pretrained(model, vocabulary=vocabulary)
     corpus = TokenStore.open(store, None if loaded is None else loaded.vocabulary)
     if explain is not None:
-        typer.echo(explanation(loaded, corpus, explain, passage, language))
+        from class_jax.retrieval.explanation import explain_passage
+
+        found = explain_passage(loaded, corpus, explain, passage, language)
+        show(_explained(found), lambda: _print_explanation(found), as_json)
         return
     asked = [Question("question", question, (), language)] if question is not None else list(read_xor(questions))
     if not asked:
         raise InputError("no questions", file=questions)
-    embedded, made_with = question_vectors(loaded, asked, vectors)
+    embedded, made_with = room.question_vectors(loaded, asked, vectors)
     if save_vectors is not None:
-        _save_vectors(save_vectors, asked, embedded, made_with)
-    opened = _open(index, corpus, loaded, made_with, allow_other_model, verify)
-    set_chosen(opened, {"probes": probes, "neighbours": neighbours, "candidates": candidates})
-    rows, scores = _search(opened, loaded, corpus, asked, embedded, k, rescore)
+        room.save_vectors(save_vectors, asked, embedded, made_with)
+        note(f"{save_vectors}: vectors of {len(asked)} questions", as_json)
+    opened = room.open_searched(index, corpus, loaded, made_with, allow_other_model, verify)
+    room.set_search_options(opened, {"probes": probes, "neighbours": neighbours, "candidates": candidates})
+    rows, scores = room.search_questions(opened, loaded, corpus, asked, embedded, k, rescore)
     if question is not None:
-        typer.echo(_listing(corpus, rows[0], scores[0]))
+        hits = [
+            (corpus.passage(int(row)), float(score)) for row, score in zip(rows[0], scores[0], strict=True) if row >= 0
+        ]
+        listed = [{"rank": rank, "score": score, **_fields(p)} for rank, (p, score) in enumerate(hits, start=1)]
+        show(listed, "\n".join(map(_line, listed[:_SHOWN])), as_json)
         return
-    _write(corpus, asked, rows, scores, trec, ctxs, xor_retrieve)
-
-
-def question_vectors(model: "CLASS | None", questions: "list[Question]", file: Path | None) -> "tuple[Vectors, str]":
-    """Embeds questions, or reads their vectors from a file of `--save-vectors`.
-
-    Returns:
-      Their vectors, and the fingerprint of the weights that made them.
-
-    Raises:
-      InputError: if the file is no such file, or is of other questions.
-    """
-    from class_jax.models.encode import Vectors
-
-    if file is None:
-        embedded = model.encode_questions([q.text for q in questions], [q.language for q in questions])
-        return embedded, model.retriever_fingerprint
-    import numpy as np
-
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            ids, model_print = arrays["ids"].tolist(), str(arrays["model"])
-            embedded = Vectors(arrays["vectors"], arrays["mask"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError("not a file of question vectors", file=file, remedy="make it with --save-vectors") from error
-    if ids != [question.id for question in questions]:
-        raise InputError("the vectors are of other questions", file=file, remedy="make it with --save-vectors")
-    return embedded, model_print
-
-
-def _save_vectors(path: Path, questions: "list[Question]", embedded: "Vectors", made_with: str) -> None:
-    import numpy as np
-
-    with replacing(path, "wb") as f:
-        ids = np.array([question.id for question in questions])
-        np.savez(f, ids=ids, vectors=embedded.vectors, mask=embedded.mask, model=made_with)
-    typer.echo(f"{path}: vectors of {len(questions)} questions")
-
-
-def _open(
-    folder: Path | None, store: "TokenStore", model: "CLASS | None", made_with: str, allow_other: bool, verify: bool
-) -> "Index | None":
-    from class_jax.retrieval.index import check_corpus, check_model, open_index
-
-    if folder is None:
-        if model is None:
-            raise InputError("no index to search", key="index", remedy="give --index, or --model to embed the store")
-        return None
-    opened = open_index(folder, verify=verify)
-    check_corpus(opened, store.fingerprint)
-    check_model(opened, made_with, allow_other)
-    return opened
-
-
-def set_chosen(index: "Index | None", chosen: dict[str, int | None]) -> None:
-    """Gives an index what was chosen on the command line.
-
-    Raises:
-      InputError: if the index has no such setting.
-    """
-    for name, value in chosen.items():
-        if value is None:
-            continue
-        if not hasattr(index, name):
-            kind = "no index" if index is None else f"an index of the kind {index.kind!r}"
-            raise InputError(f"{kind} has none", key=f"--{name}", remedy="leave it out")
-        setattr(index, name, value)
-
-
-def _search(
-    index: "Index | None",
-    model: "CLASS | None",
-    store: "TokenStore",
-    questions: "list[Question]",
-    embedded: "Vectors",
-    k: int,
-    rescore: int,
-) -> "tuple[np.ndarray, np.ndarray]":
-    """Rows [B, k] and scores [B, k]: by the index, or without one by embedding the whole store."""
-    import numpy as np
-    from tqdm import tqdm
-
-    if index is None:
-        found = model.retrieve([q.text for q in questions], store, k, [q.language for q in questions])
-        return found.rows, found.scores
-    mask = embedded.mask if index.retriever == "multi_vector" else None
-    rows, scores = [], []
-    with tqdm(total=len(questions), unit="question", desc="search", disable=None) as bar:
-        for start in range(0, len(questions), _BLOCK):
-            here = slice(start, start + _BLOCK)
-            part = embedded.vectors[here], None if mask is None else mask[here]
-            found, values = index.search(*part, max(k, rescore))
-            if rescore:
-                found, values = _rescored(model, store, *part, found, values, rescore)
-            rows.append(found[:, :k])
-            scores.append(values[:, :k])
-            bar.update(len(found))
-    return np.concatenate(rows), np.concatenate(scores)
-
-
-def _rescored(
-    model: "CLASS",
-    store: "TokenStore",
-    vectors: "np.ndarray",
-    mask: "np.ndarray | None",
-    rows: "np.ndarray",
-    scores: "np.ndarray",
-    count: int,
-) -> "tuple[np.ndarray, np.ndarray]":
-    """Ranks the first `count` hits of each question by the scores of passages embedded anew."""
-    import numpy as np
-
-    from class_jax.models import inference
-    from class_jax.retrieval.rescore import with_model
-
-    exact = with_model(inference.encoder(model.config), inference.retriever_params(model.params), store)
-    rows, scores = rows.copy(), scores.copy()
-    for b in range(len(rows)):
-        held = rows[b, :count][rows[b, :count] >= 0]
-        question = vectors[b][mask[b]] if mask is not None else vectors[b][None]
-        values = exact(np.asarray(question, np.float32), held)
-        order = np.lexsort((held, -values))
-        rows[b, : len(held)], scores[b, : len(held)] = held[order], values[order]
-        rows[b, len(held) :], scores[b, len(held) :] = -1, -np.inf
-    return rows, scores
-
-
-def explanation(model: "CLASS", store: "TokenStore", question: str, passage_id: str, language: str | None) -> str:
-    """Returns a table: each question token, the passage token that it matched, their product and its share.
-
-    Raises:
-      InputError: for an unknown passage id, or a dense model.
-    """
-    import numpy as np
-
-    from class_jax.models import inference
-    from class_jax.models.encode import embed_passages
-    from class_jax.retrieval.explain import explain
-
-    row = store.row(passage_id)
-    ids, lengths = store.batch(np.array([row]))
-    encoder, params = inference.encoder(model.config), inference.retriever_params(model.params)
-    vectors, mask = embed_passages(encoder, params, ids, lengths)
-    asked = model.encode_questions([question], language)
-    if model.config.retriever == "dense":
-        matches = explain(np.asarray(asked.vectors[0]), np.asarray(vectors[0]))
-    matches = explain(np.asarray(asked.vectors[0])[asked.mask[0]], np.asarray(vectors[0])[np.asarray(mask[0])])
-    pieces, tokens = model.vocabulary.piece_texts(), model.tokenise([question], language)[0]
-    special = {model.vocabulary.eos_id: "</s>", model.vocabulary.unk_id: "<unk>"}
-
-    def shown(id: int) -> str:
-        return (pieces[id] if id < len(pieces) else "") or special.get(id, f"<{id}>")
-
-    passage = store.passage(row)
-    lines = [f"{passage.id}  {passage.title}", f"score {sum(m.score for m in matches):.3f}", ""]
-    lines.append(f"{'question token':20} {'passage token':20} {'place':>5} {'product':>9} {'share':>7}")
-    for match in matches:
-        left, right = shown(int(tokens[match.question_token])), shown(int(ids[0, match.passage_token]))
-        lines.append(f"{left:20} {right:20} {match.passage_token:5} {match.score:9.3f} {match.share:7.1%}")
-    return "\n".join(lines)
-
-
-def _listing(store: "TokenStore", rows: "np.ndarray", scores: "np.ndarray") -> str:
-    lines = []
-    for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1):
-        if row < 0 or rank > _SHOWN:
-            break
-        passage = store.passage(int(row))
-        text = passage.text if len(passage.text) <= 100 else passage.text[:100] + "..."
-        lines.append(f"{rank:3}  {score:8.3f}  {passage.id}  {passage.title}: {text}")
-    return "\n".join(lines)
-
-
-def _write(
-    store: "TokenStore",
-    questions: "list[Question]",
-    rows: "np.ndarray",
-    scores: "np.ndarray",
-    trec: Path | None,
-    ctxs: Path | None,
-    xor_retrieve: Path | None,
-) -> None:
-    from class_jax.evaluation import run_writers as results
+    from class_jax.evaluation import run_writers
 
     if trec is not None:
-        results.write_trec(trec, questions, store, rows, scores)
+        run_writers.write_trec(trec, asked, corpus, rows, scores)
     if ctxs is not None:
-        results.write_ctxs(ctxs, questions, store, rows, scores)
+        run_writers.write_ctxs(ctxs, asked, corpus, rows, scores)
     if xor_retrieve is not None:
-        results.write_xor_retrieve(xor_retrieve, questions, store, rows)
-    for path in filter(None, (trec, ctxs, xor_retrieve)):
-        typer.echo(f"{path}: {len(questions)} questions, {int((rows >= 0).sum())} passages")
+        run_writers.write_xor_retrieve(xor_retrieve, asked, corpus, rows)
+    written, found = [*filter(None, (trec, ctxs, xor_retrieve))], int((rows >= 0).sum())
+    lines = [f"{path}: {len(asked)} questions, {found} passages" for path in written]
+    show({"out": written, "questions": len(asked), "passages": found}, "\n".join(lines), as_json)
+
+
+def _fields(passage: Any) -> dict[str, str]:
+    return {"id": passage.id, "title": passage.title, "text": passage.text}
+
+
+def _line(hit: dict[str, Any]) -> str:
+    text = hit["text"] if len(hit["text"]) <= _SNIPPET else hit["text"][:_SNIPPET] + "..."
+    return f"{hit['rank']:3}  {hit['score']:8.3f}  {hit['id']}  {hit['title']}: {text}"
+
+
+def _explained(found: "Explanation") -> dict[str, Any]:
+    matches = [dataclasses.asdict(match) for match in found.matches]
+    return {"passage": _fields(found.passage), "score": found.score, "matches": matches}
+
+
+def _print_explanation(found: "Explanation") -> None:
+    """Prints each question token, the passage token that it matched, their product and its share."""
+    typer.echo(f"{found.passage.id}  {found.passage.title}\nscore {found.score:.3f}\n")
+    typer.echo(f"{'question token':20} {'passage token':20} {'place':>5} {'product':>9} {'share':>7}")
+    for match in found.matches:
+        tokens = f"{match.question_token:20} {match.passage_token:20}"
+        typer.echo(f"{tokens} {match.place:5} {match.score:9.3f} {match.share:7.1%}")

@@ -14,6 +14,7 @@ from class_jax.commands import answer as command
 from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
+from class_jax.evaluation import answer_files
 from class_jax.evaluation.predictions import read_answers
 
 COUNT = 7
@@ -89,7 +90,7 @@ def test_a_file_in_the_official_format(whole, folder):
 @pytest.mark.parametrize("torn", ["", '{"id": "q5", "ques'])
 def test_goes_on_where_it_was_killed(folder, whole, tmp_path, monkeypatch, torn):
     """The process dies after three answers, perhaps while it wrote a fourth."""
-    write, written = command.WorkLog.write, []
+    write, written = answer_files.WorkLog.write, []
 
     def dying(self, id, entry):
         if len(written) == 3:
@@ -98,7 +99,7 @@ def test_goes_on_where_it_was_killed(folder, whole, tmp_path, monkeypatch, torn)
         written.append(id)
         write(self, id, entry)
 
-    monkeypatch.setattr(command.WorkLog, "write", dying)
+    monkeypatch.setattr(answer_files.WorkLog, "write", dying)
     assert of_file(folder, tmp_path / "out.json").exit_code != 0
     assert not (tmp_path / "out.json").exists()
     assert len(log_lines_whole(tmp_path / "out.log.jsonl")) == 4
@@ -107,7 +108,7 @@ def test_goes_on_where_it_was_killed(folder, whole, tmp_path, monkeypatch, torn)
         written.append(id)
         write(self, id, entry)
 
-    monkeypatch.setattr(command.WorkLog, "write", counting)
+    monkeypatch.setattr(answer_files.WorkLog, "write", counting)
     result = of_file(folder, tmp_path / "out.json")
     assert result.exit_code == 0, result.exception
     assert sorted(written) == [f"q{i}" for i in range(COUNT)]  # none twice
@@ -135,9 +136,9 @@ def test_a_log_of_something_else_is_refused(folder, whole, tmp_path):
     log = tmp_path / "whole.log.jsonl"
     log.write_bytes((folder / "whole.log.jsonl").read_bytes())
     out = tmp_path / "whole.json"
-    assert "model: its answers were made with" in (message := str(of_file(folder, out, model="model2").exception))
+    assert ": model: " in (message := str(of_file(folder, out, model="model2").exception))
     assert "another --out" in message and str(log) in message
-    assert "beams: its answers were made with 1, not 2" in str(of_file(folder, out, "--beams", 2).exception)
+    assert ": beams: was made with 1, not 2" in str(of_file(folder, out, "--beams", 2).exception)
     log.write_text(log.read_text() + "nonsense\n")
     assert f"whole.log.jsonl:{COUNT + 2}: not a line of a log of answers" in str(of_file(folder, out).exception)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 import typer
-from test_mkqa import RECORDS
+from mkqa_records import RECORDS
 from tiny_model import CONFIG, random_params
 from typer.testing import CliRunner
 

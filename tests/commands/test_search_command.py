@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from class_jax import api
 from class_jax.commands import embed as embed_commands
 from class_jax.commands import search as search_command
-from class_jax.commands.search import set_chosen
+from class_jax.evaluation.search_files import set_search_options
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
@@ -190,7 +190,7 @@ def test_settings_of_an_index(folder, tmp_path):
         succeeds(*of_file(folder, "--trec", tmp_path / "run", "-k", 15, index="r"), *chosen)
         counts.append((tmp_path / "run").read_text())
     opened = open_index(folder / "r")
-    set_chosen(opened, {"probes": 3, "candidates": 21, "neighbours": None})
+    set_search_options(opened, {"probes": 3, "candidates": 21, "neighbours": None})
     assert (opened.probes, opened.candidates) == (3, 21) and counts[0] != counts[1]
     assert "--neighbours: an index of the kind 'residual' has none" in fails(
         *of_file(folder, "--trec", tmp_path / "a", index="r"), "--neighbours", 9
