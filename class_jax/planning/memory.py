@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Memory of a training step on one device: by shapes alone for any size, or of a compiled step.
+"""Memory of a training step on one device: from shapes for any size, or of a compiled step.
 
 What is known exactly is counted from shapes: parameters, moments, gradients, and (from the traced backward pass) what a
 micro-batch's forward pass keeps. What the compiler needs besides is taken as one layer's intermediate results.

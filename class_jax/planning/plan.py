@@ -16,7 +16,7 @@ REMAT = ("none", "dots", "full")
 REFRESH_EVERY = 1000
 
 
-class Stage(NamedTuple):
+class PaperStage(NamedTuple):
     """A stage of the paper (appendix A.1.3).
 
     Attributes:
@@ -31,12 +31,12 @@ class Stage(NamedTuple):
     refreshed: bool = True
 
 
-STAGES = (
-    Stage("stage 1", "stage1", 64_000, 18_000_000, refreshed=False),
-    Stage("stage 2", "end_to_end", 16_000, 18_000_000),
-    Stage("NQ", "end_to_end", 8_000, 18_000_000),
-    Stage("XOR-Retrieve", "end_to_end", 6_000, 18_000_000),
-    Stage("XOR-Full", "end_to_end", 12_000, 43_000_000),
+PAPER_STAGES = (
+    PaperStage("stage 1", "stage1", 64_000, 18_000_000, refreshed=False),
+    PaperStage("stage 2", "end_to_end", 16_000, 18_000_000),
+    PaperStage("NQ", "end_to_end", 8_000, 18_000_000),
+    PaperStage("XOR-Retrieve", "end_to_end", 6_000, 18_000_000),
+    PaperStage("XOR-Full", "end_to_end", 12_000, 43_000_000),
 )
 
 
@@ -127,7 +127,7 @@ def _layouts(shape: Shape, machine: Machine) -> Iterator[tuple[dict[str, int], i
             yield mesh, count
 
 
-def refresh_seconds(config: ModelConfig, stage: Stage, shape: Shape, machine: Machine) -> float:
+def refresh_seconds(config: ModelConfig, stage: PaperStage, shape: Shape, machine: Machine) -> float:
     """Encoding a corpus anew and searching the next interval's questions in it exactly, on the training's devices."""
     speed = machine.devices * machine.chip.tflops * 1e12 * machine.assumptions.encode_efficiency
     encode = stage.corpus * roofline.encode_flops(dataclasses.replace(config, remat="none"), shape.passage_tokens)
@@ -168,7 +168,7 @@ def make_plan(
             "mfu": choice.model_flops / choice.time.seconds / peak,
         }
     stages = []
-    for stage in STAGES:
+    for stage in PAPER_STAGES:
         train = stage.steps * choices[stage.objective].time.seconds
         encoder = config if stage.refreshed else teacher
         times = (stage.steps - 1) // REFRESH_EVERY + 1 if stage.refreshed else 1

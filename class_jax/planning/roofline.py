@@ -18,7 +18,7 @@ from class_jax.planning.memory import Shape, parameters_per_device
 
 @dataclasses.dataclass(frozen=True)
 class Assumptions:
-    """What the plan takes for granted.
+    """What the plan assumes.
 
     Attributes:
       efficiency: share of the chip's bfloat16 peak that products reach in a training step, those that rematerialisation

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The plan: memory, traffic and time by hand, against compiled steps, and its command."""
+"""The plan: memory, traffic and time, exactly and against compiled steps, and its command."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from class_jax.errors import InputError
 from class_jax.models import ModelConfig, param_shapes
 from class_jax.objectives.batch import Batch
 from class_jax.objectives.objectives import ObjectiveConfig
-from class_jax.planning.chips import CHIPS, find_chip
+from class_jax.planning.chips import CHIPS
 from class_jax.planning.collectives import collectives
 from class_jax.planning.memory import (
     Shape,
@@ -102,13 +102,36 @@ print(sum(one.moved_bytes for one in found.values()), *found)
 def test_parameters_of_a_device():
     total = sum(leaf.size for leaf in jax.tree.leaves(param_shapes(CONFIG)))
     assert parameters_per_device(CONFIG, ONE) == total
-    biases = 2 * 32 * 2  # relative positions are cut over heads alone
+    biases = 2 * 32 * 2  # relative positions are cut only over heads
     assert parameters_per_device(CONFIG, {**ONE, "fsdp": 4}) == (total - biases) // 4 + biases
-    with pytest.raises(InputError, match=r"embed = 16 is not divisible by the mesh's 3"):
+    with pytest.raises(InputError, match=r"^\S+: embed = 16 "):
         parameters_per_device(CONFIG, {**ONE, "fsdp": 3})
 
 
-def test_residuals_by_hand():
+def test_parameters_are_counted_exactly():
+    """Of CONFIG: 8 attentions of 4 kernels, 6 MLPs of 3, a norm before each, 2 at the ends, 2 biases, 2 embeddings."""
+    count = 8 * 4 * 16 * 16 + 6 * 3 * 16 * 32 + 14 * 16 + 2 * 16 + 2 * 32 * 2 + 2 * 64 * 16
+    assert parameters_per_device(CONFIG, ONE) == count == 19_840
+
+
+def test_memory_of_a_step_is_counted_exactly():
+    """What backward passes keep is given here; each part of the sum is checked to the byte."""
+    residuals = {"none": {"encode": 1000, "read": 3000}, "dots": {"encode": 400, "read": 700}}
+    whole = step_memory(CONFIG, SMALL, ONE, 1, "none", residuals)
+    # 8 questions with 3 passages of 16 tokens: states [16] and vectors [8], float32, and their gradient.
+    kept = 2 * 8 * 3 * 16 * 4 * (16 + 8)
+    expected = {"parameters": 79_360, "moments": 158_720, "gradients": 79_360, "teacher": 0, "kept": kept}
+    assert dataclasses.asdict(whole) == expected | {"activations": 8 * 4000}
+    assert whole.total == 79_360 + 158_720 + 79_360 + kept + 32_000
+    # In pieces of 2 questions, the larger part counts; with remat, one of 2 layers (reading: of 4) is added.
+    cut = step_memory(CONFIG, SMALL, ONE, 4, "dots", residuals)
+    assert dataclasses.asdict(cut) == expected | {"activations": 2 * max(400 + 1000 // 2, 700 + 3000 // 4)}
+    shared = step_memory(CONFIG, SMALL, {"data": 2, "fsdp": 2, "tensor": 2}, 1, "none", residuals, teacher=CONFIG)
+    held = parameters_per_device(CONFIG, {"data": 2, "fsdp": 2, "tensor": 2})
+    assert dataclasses.astuple(shared) == (4 * held, 8 * held, 4 * held, 4 * held, kept // 4, 2 * 4000 // 2)
+
+
+def test_residuals_of_a_product():
     def function(x, kernel):
         return jnp.sin(x @ kernel)
 
@@ -138,7 +161,7 @@ def test_planned_memory_is_near_what_the_compiler_takes():
     assert 0.5 < temporary / measured["temp_size"] < 2
 
 
-def test_zeros_for_the_embeddings_gradient_do_not_lie_there_from_the_start(monkeypatch):
+def test_zeros_for_the_embeddings_gradient_are_not_there_from_the_start(monkeypatch):
     config = dataclasses.replace(CONFIG, vocab_size=60_000)
     ours = compiled_step(config)[0]["temp_size"]
     monkeypatch.setattr(step, "SINGLE_CPU_OPTIONS", None)
@@ -153,7 +176,7 @@ def test_memory_falls_with_micro_batches_and_remat():
     assert policies[0] > policies[1] > policies[2]
 
 
-def test_links_by_hand():
+def test_bytes_over_links():
     held = sum(leaf.size for leaf in jax.tree.leaves(param_shapes(CONFIG)))
     assert link_bytes(CONFIG, SMALL, ONE, 1) == 0
     assert link_bytes(CONFIG, SMALL, {**ONE, "data": 4}, 1) == 2 * 3 / 4 * held * 4
@@ -184,7 +207,7 @@ def test_chooses_the_fastest_that_fits():
     assert other.memory.total < best.memory.total
     assert other.remat != "none"
     nothing = dataclasses.replace(roomy, chip=dataclasses.replace(slow, hbm_gb=1e-5))
-    with pytest.raises(InputError, match=r"2 x h200: nothing fits: at least .* GB of a device"):
+    with pytest.raises(InputError, match=r"^2 x h200: "):
         choose(CONFIG, SMALL, nothing)
 
 
@@ -203,13 +226,11 @@ def test_plan_adds_up():
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(InputError, match=r"unknown chip 'h20'; did you mean 'h200'"):
-        find_chip("h20")
-    with pytest.raises(InputError, match=r"unknown size 'larg'; did you mean 'large'"):
+    with pytest.raises(InputError, match=r"^size: .*'larg'.*'large'"):
         model_config("larg")
-    with pytest.raises(InputError, match="does not divide the 8 devices"):
+    with pytest.raises(InputError, match=r"^mesh: .*\b8\b"):
         check_mesh({"data": 1, "fsdp": 6, "tensor": 1}, 8, 64, 1)
-    with pytest.raises(InputError, match=r"64 questions for 8 devices .*, in 3 micro-batches; use a multiple of 24"):
+    with pytest.raises(InputError, match=r"^batch: 64 .*\b24$"):
         check_mesh({"data": 1, "fsdp": 8, "tensor": 1}, 8, 64, 3)
 
 
@@ -244,11 +265,11 @@ def test_command_writes_the_plan(app, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--chip", "gpu"], "unknown chip"),
-        (["--mesh", "1,2"], "give data,fsdp,tensor"),
-        (["--mesh", "3,1,1"], "does not divide the 8 devices"),
-        (["--remat", "ful"], "did you mean 'full'"),
-        (["--size", "xxl", "--chip", "v5e", "--devices", "4"], "nothing fits"),
+        (["--chip", "gpu"], "chip: "),
+        (["--mesh", "1,2"], "mesh"),
+        (["--mesh", "3,1,1"], "mesh: "),
+        (["--remat", "ful"], "'full'"),
+        (["--size", "xxl", "--chip", "v5e", "--devices", "4"], "4 x v5e: "),
     ],
 )
 def test_command_refuses_in_one_line(app, given, message):
