@@ -6,75 +6,30 @@ anything else. It has no script.
 """
 
 import dataclasses
-import html
+import itertools
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from class_jax.common.files import read_json, replacing
 from class_jax.errors import InputError
-from class_jax.reports import svg
+from class_jax.reports import charts
 from class_jax.reports.curves import Series, read_metrics, smooth
 from class_jax.reports.published import TASKS, published
 from class_jax.reports.reports import breakdown_tables, comparison_table, metrics_of, read_report, report_table
 from class_jax.reports.tables import Column, Table
 
+if TYPE_CHECKING:
+    import jinja2
+
 METRICS, RESULTS, CONFIGURATION, REPORTS = "metrics.jsonl", "results.json", "config.gin", "*.report.json"
 _SMOOTHING = 0.02  # of a run's points, the time constant of the curve drawn in full
-
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1d2430;--soft:#5b6575;--paper:#fff;--panel:#f5f6f8;--rule:#d9dde3;--mark:#e6f2ea;
---s0:#0b67b2;--s1:#c2500a;--s2:#00805c;--s3:#a8508a;--s4:#2f86b8;--s5:#9a6b00;--s6:#333}
-@media (prefers-color-scheme:dark){:root{--ink:#e8eaee;--soft:#a3adba;--paper:#14171c;--panel:#1d2229;--rule:#363d48;
---mark:#17382a;--s0:#6cb6f5;--s1:#f59a5f;--s2:#4fd0a5;--s3:#e4a0cd;--s4:#8ed1f5;--s5:#e8c15c;--s6:#ddd}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:74rem;padding:1.5rem 1rem 4rem;background:var(--paper);color:var(--ink);line-height:1.5;
-font-family:system-ui,"Noto Sans","Segoe UI",Roboto,"Helvetica Neue",Arial,"Noto Sans Arabic","Noto Naskh Arabic",
-"Geeza Pro","Noto Sans Bengali","Bangla Sangam MN",Vrinda,"Noto Sans Telugu","Telugu Sangam MN",Gautami,
-"Noto Sans Tamil","Noto Sans Malayalam","Noto Sans Kannada","Noto Sans Thai","Noto Sans Khmer","Noto Sans Hebrew",
-"Noto Sans CJK JP","Hiragino Sans","Yu Gothic","Noto Sans CJK KR","Apple SD Gothic Neo","Malgun Gothic",
-"Noto Sans CJK SC","PingFang SC","Microsoft YaHei",Unifont,sans-serif}
-h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}
-h2{font-size:1.25rem;margin:2.4rem 0 .6rem}
-h3{font-size:1.02rem;margin:1.6rem 0 .4rem}
-p,li{max-width:48rem}
-figcaption,.notes{color:var(--soft);font-size:.9rem}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:.6rem;padding:0;margin:1rem 0;
-list-style:none}
-.figures li{background:var(--panel);border-radius:.5rem;padding:.5rem .8rem;font-size:.9rem;overflow-wrap:anywhere}
-.figures b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}
-.wide{overflow-x:auto;margin:.6rem 0;border:1px solid var(--rule);border-radius:.4rem}
-table{border-collapse:separate;border-spacing:0;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
-caption{text-align:start;font-weight:600;padding:.5rem .6rem}
-th,td{padding:.3rem .6rem;text-align:end;white-space:nowrap;border-top:1px solid var(--rule)}
-thead th{color:var(--soft);font-weight:600;background:var(--panel)}
-thead th[colspan]{text-align:center}
-tbody th,thead th[scope=col]:first-child{text-align:start}
-tbody th{font-weight:500;position:sticky;left:0;background:var(--paper)}
-td.best{font-weight:700;background:var(--mark)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:.8rem;margin:.6rem 0}
-figure{margin:0;background:var(--panel);border-radius:.5rem;padding:.7rem}
-figure>svg{width:100%;height:auto;display:block}
-.legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;padding:0;margin:.4rem 0 0;list-style:none;font-size:.85rem}
-.legend svg{vertical-align:middle}
-svg text{font:12px system-ui,sans-serif;fill:var(--soft)}
-svg path{fill:none;stroke-width:2}
-svg .grid{stroke:var(--rule);stroke-width:1}
-svg .rule{stroke:var(--soft);stroke-width:1}
-svg .faint{opacity:.3;stroke-width:1}
-details{margin:1rem 0}
-summary{cursor:pointer;font-weight:600}
-pre{overflow-x:auto;background:var(--panel);padding:.8rem;border-radius:.4rem;font-size:.82rem;line-height:1.4}
-@media (max-width:40rem){svg text{font-size:18px}}
-@media print{body{max-width:none}details{break-inside:avoid}.wide{overflow:visible}}
-"""
-_STYLE += "".join(f"svg path.s{i}{{stroke:var(--s{i})}}svg circle.s{i}{{fill:var(--s{i})}}" for i in range(svg.SERIES))
 
 
 @dataclass
@@ -159,64 +114,59 @@ def write_html_report(path: str | os.PathLike, contents: Contents) -> None:
 
 
 def render(contents: Contents) -> str:
-    """The page as HTML."""
-    body = [f"<h1>{_text(contents.name)}</h1>", _figures(contents)]
-    if contents.curves:
-        body.append("<h2>Training</h2>" + "".join(_stage(name, series) for name, series in contents.curves.items()))
-    if contents.tables:
-        body.append("<h2>Results</h2>" + "".join(html_table(table) for table in contents.tables))
-    for report in contents.reports:
-        body.append(_evaluation(report))
-    if contents.configurations:
-        body.append("<h2>Configuration</h2>")
-        for name, text in contents.configurations.items():
-            body.append(f"<details><summary>{_text(name)}</summary><pre>{_text(text)}</pre></details>")
-    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(contents.name)}: class_jax</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main>\n</body>\n</html>\n"
+    """The page as HTML.
+
+    Raises:
+      InputError: if jinja2 or matplotlib is not installed.
+    """
+    return _template().render(
+        name=contents.name,
+        figures=_figures(contents),
+        stages=[_stage(name, series) for name, series in contents.curves.items()],
+        tables=[_cells(table) for table in contents.tables],
+        evaluations=[_evaluation(report) for report in contents.reports],
+        configurations=contents.configurations,
     )
 
 
-def html_table(table: Table) -> str:
-    """A table as HTML: groups above their columns, the best of each column marked, notes below."""
+def _template() -> "jinja2.Template":
+    try:
+        import jinja2
+    except ImportError as error:
+        remedy = "pip install 'class-jax[evaluate]'"
+        raise InputError("the HTML report needs the package 'jinja2'", remedy=remedy) from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("class_jax.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _cells(table: Table) -> dict[str, Any]:
+    """A table as the template shows it: groups above their columns, cells with whether they are their column's best."""
     columns = list(table.columns)
-    head = []
-    if any(column.group for column in columns):
-        cells, at = [], 0
-        while at < len(columns):
-            width = 1
-            while columns[at].group and at + width < len(columns) and columns[at + width].group == columns[at].group:
-                width += 1
-            span = f' colspan="{width}" scope="colgroup"' if columns[at].group else ""
-            cells.append(f"<th{span}>{_text(columns[at].group)}</th>" if span else "<td></td>")
-            at += width
-        head.append(f"<tr>{''.join(cells)}</tr>")
-    head.append("<tr>" + "".join(f'<th scope="col">{_text(column.name)}</th>' for column in columns) + "</tr>")
-    best = [table.best_rows(i) for i in range(len(columns))]
+    # Columns without a group stand alone, whatever stands beside them.
+    keys = [column.group or number for number, column in enumerate(columns)]
+    spans = [(key, len(list(found))) for key, found in itertools.groupby(keys)]
+    groups = [(key if isinstance(key, str) else "", width) for key, width in spans]
+    best = [table.best_rows(number) for number in range(len(columns))]
     rows = []
     for i, row in enumerate(table.rows):
-        shown = [_text(column.show(cell)) for column, cell in zip(columns, row, strict=True)]
-        cells = [f'<th scope="row" dir="auto">{shown[0]}</th>']
-        cells += [f"<td{' class=best' if i in best[c] else ''}>{shown[c]}</td>" for c in range(1, len(columns))]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    notes = "".join(f"<li>{_text(note)}</li>" for note in table.notes)
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{_text(table.title)}"><table>'
-        f"<caption>{_text(table.title)}</caption><thead>{''.join(head)}</thead><tbody>{''.join(rows)}</tbody></table></div>"
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
-    )
+        name, *shown = (column.show(cell) for column, cell in zip(columns, row, strict=True))
+        rows.append((name, [(text, i in best[c]) for c, text in enumerate(shown, start=1)]))
+    return {
+        "title": table.title,
+        "groups": groups if any(name for name, _ in groups) else [],
+        "columns": [column.name for column in columns],
+        "rows": rows,
+        "notes": table.notes,
+    }
 
 
-def _text(text: Any) -> str:
-    return html.escape(str(text))
-
-
-def _figures(contents: Contents) -> str:
+def _figures(contents: Contents) -> list[tuple[str, str]]:
     """The few numbers that one looks for first: of the last stage, and of the evaluations."""
     shown: list[tuple[str, str]] = []
     for stage, series in list(contents.curves.items())[-1:]:
@@ -232,33 +182,34 @@ def _figures(contents: Contents) -> str:
             for metric, value in part["macro"].items():
                 if isinstance(value, float) and math.isfinite(value):
                     shown.append((f"{report['name']}: {metric}, macro", f"{100 * value:.1f}"))
-    items = "".join(f"<li><b>{_text(number)}</b>{_text(label)}</li>" for label, number in shown)
-    return f'<ul class="figures">{items}</ul>' if items else ""
+    return shown
 
 
-def _stage(name: str, series: Series) -> str:
+def _stage(name: str, series: Series) -> dict[str, Any]:
     """Loss and evaluations of a stage as charts, and its last evaluation by language as a table."""
-    charts = []
+    shown = []
     if "loss" in series:
         steps, values = series["loss"]
         smoothed = smooth(np.where(np.isfinite(values), values, np.nan), _SMOOTHING * len(values))
-        line = svg.Line("loss", steps, smoothed, pale=values)
-        charts.append(
-            _figure(svg.line_chart([line], f"loss of {name} over steps", x="step", y="loss"), "Loss, smoothed")
-        )
-    macro = [key for key in series if key.startswith("eval/") and key.endswith("/macro")]
+        line = charts.Line("loss", steps, smoothed, pale=values)
+        shown += _chart(charts.line_chart([line], f"loss of {name} over steps", x="step", y="loss"), "Loss, smoothed")
     lines = [
-        svg.Line(key.removeprefix("eval/").removesuffix("/macro"), series[key][0], 100 * series[key][1], dots=True)
-        for key in macro
+        charts.Line(key.removeprefix("eval/").removesuffix("/macro"), steps, 100 * values, dots=True)
+        for key, (steps, values) in series.items()
+        if key.startswith("eval/") and key.endswith("/macro")
     ]
-    chart = svg.line_chart(lines, f"evaluations of {name} over steps", x="step", y="score, ×100", from_zero=True)
-    charts.append(_figure(chart, "Evaluation, macro average", svg.legend([line.name for line in lines])))
+    label = f"evaluations of {name} over steps"
+    chart = charts.line_chart(lines, label, x="step", y="score, ×100", from_zero=True)
+    shown += _chart(chart, "Evaluation, macro average")
     table = _last_evaluation(name, series)
-    return f"<h3>{_text(name)}</h3><div class=charts>{''.join(charts)}</div>" + (html_table(table) if table else "")
+    return {"name": name, "charts": shown, "table": table and _cells(table)}
 
 
-def _figure(chart: str, caption: str, below: str = "") -> str:
-    return f"<figure>{chart}<figcaption>{_text(caption)}</figcaption>{below}</figure>" if chart else ""
+def _chart(svg: str, caption: str) -> list[dict[str, Any]]:
+    """A chart with its caption, none where nothing was drawn."""
+    import markupsafe
+
+    return [{"svg": markupsafe.Markup(svg), "caption": caption}] if svg else []
 
 
 def _last_evaluation(name: str, series: Series) -> Table | None:
@@ -277,22 +228,24 @@ def _last_evaluation(name: str, series: Series) -> Table | None:
     return Table(f"{name}: evaluation at step {last:,}", columns, rows)
 
 
-def _evaluation(report: Mapping[str, Any]) -> str:
+def _evaluation(report: Mapping[str, Any]) -> dict[str, Any]:
     """Tables, intervals and breakdowns of an evaluation, and the published rows of its task."""
-    parts = [f"<h2>{_text(report['task'])}: {_text(report['name'])}</h2>"]
+    parts = []
     for part, scores in report["parts"].items():
-        parts.append(html_table(report_table(report, part)))
-        charts = [_intervals(part, metric, scores) for metric in scores["by_question"]["values"]]
-        parts.append(f"<div class=charts>{''.join(charts)}</div>")
-    parts += [html_table(table) for table in breakdown_tables(report)]
+        shown = [chart for metric in scores["by_question"]["values"] for chart in _intervals(part, metric, scores)]
+        parts.append({"table": _cells(report_table(report, part)), "charts": shown})
+    tables = list(breakdown_tables(report))
     if report["task"] in TASKS:
-        parts += _beside_published(report)
-    inputs = json.dumps(report.get("inputs", {}), ensure_ascii=False, indent=1)
-    parts.append(f"<details><summary>Inputs</summary><pre>{_text(inputs)}</pre></details>")
-    return "".join(parts)
+        tables += _beside_published(report)
+    return {
+        "title": f"{report['task']}: {report['name']}",
+        "parts": parts,
+        "tables": [_cells(table) for table in tables],
+        "inputs": json.dumps(report.get("inputs", {}), ensure_ascii=False, indent=1),
+    }
 
 
-def _beside_published(report: Mapping[str, Any]) -> list[str]:
+def _beside_published(report: Mapping[str, Any]) -> list[Table]:
     """A table for each metric that is published for the task."""
     note = "published rows are of the official development sets: beside other questions they are for orientation only"
     tables = []
@@ -300,11 +253,11 @@ def _beside_published(report: Mapping[str, Any]) -> list[str]:
         rows = [row for row in published(report["task"]) if metric in row.values]
         if rows:
             table = comparison_table([report], [metric], rows, notes=[note])
-            tables.append(html_table(dataclasses.replace(table, title=f"{metric} beside published results")))
+            tables.append(dataclasses.replace(table, title=f"{metric} beside published results"))
     return tables
 
 
-def _intervals(part: str, metric: str, scores: Mapping[str, Any]) -> str:
+def _intervals(part: str, metric: str, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A chart of one metric by language with its confidence intervals."""
     rows = []
     for code in (*sorted(scores["languages"]), "macro"):
@@ -313,8 +266,8 @@ def _intervals(part: str, metric: str, scores: Mapping[str, Any]) -> str:
             continue
         low, high = _ends(scores.get("intervals", {}), code, metric)
         rows.append((code, 100 * value, low, high))
-    chart = svg.interval_chart(rows, f"{metric} of {part} by language", x=f"{metric}, ×100")
-    return _figure(chart, f"{metric} by language, 95% confidence intervals")
+    chart = charts.interval_chart(rows, f"{metric} of {part} by language", x=f"{metric}, ×100")
+    return _chart(chart, f"{metric} by language, 95% confidence intervals")
 
 
 def _ends(intervals: Mapping[str, Any], code: str, metric: str) -> tuple[float | None, float | None]:

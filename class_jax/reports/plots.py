@@ -12,6 +12,7 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -221,6 +222,31 @@ def plot_attention(
     return Path(path)
 
 
+def load_matplotlib() -> ModuleType:
+    """Returns the package; it is imported where something is drawn.
+
+    Raises:
+      InputError: if it is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        remedy = "pip install 'class-jax[evaluate]'"
+        raise InputError("pictures need the package 'matplotlib'", remedy=remedy) from error
+    return matplotlib
+
+
+def figure_settings(salt: str = "") -> dict[str, object]:
+    """Settings of matplotlib under which the same figure is the same file; `salt` makes its references its own."""
+    return {
+        "font.family": _fonts(),
+        # SVG keeps its text as text, so that it can be searched and is drawn in the reader's fonts.
+        "svg.fonttype": "none",
+        "svg.hashsalt": f"class_jax{salt}",
+        "text.parse_math": False,  # names may hold dollar signs
+    }
+
+
 class drawing:  # noqa: N801 (a context manager, used like a function)
     """An empty figure, `size` inches wide and high, that is written to `path` if the block succeeds.
 
@@ -232,18 +258,11 @@ class drawing:  # noqa: N801 (a context manager, used like a function)
         self._path, self._form = path, Path(path).suffix.lower().removeprefix(".")
         if self._form not in FORMS:
             raise InputError("not a picture's name", file=path, remedy="end it with .png, .svg or .pdf")
-        try:
-            import matplotlib
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise InputError(
-                "pictures need the package 'matplotlib'", remedy="pip install 'class-jax[evaluate]'"
-            ) from error
-        # SVG keeps its text as text, so that it can be searched and is drawn in the reader's fonts.
-        self._settings = matplotlib.rc_context(
-            {"font.family": _fonts(), "svg.fonttype": "none", "svg.hashsalt": "class_jax"}
-        )
+        matplotlib = load_matplotlib()
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self._settings = matplotlib.rc_context(figure_settings())
         self._make, self._canvas, self._size = Figure, FigureCanvasAgg, size
 
     def __enter__(self) -> "Figure":
