@@ -6,14 +6,14 @@ Put the files named in `MANUAL_DOWNLOAD_INSTRUCTIONS` into a folder, then
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from class_jax.errors import InputError
 from class_jax.questions import readers
-from class_jax.questions.readers import Question
+from class_jax.questions.question import Question, reader
 
 
 class _QuestionBuilder(tfds.core.GeneratorBasedBuilder):
@@ -40,7 +40,7 @@ class _QuestionBuilder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _generate_examples(self, questions: Iterator[Question]) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, questions: Iterable[Question]) -> Iterator[tuple[int, dict]]:
         for i, question in enumerate(questions):
             yield (
                 i,
@@ -121,8 +121,9 @@ def splits_of(name: str, data_dir: str | os.PathLike) -> list[str]:
     return sorted(_prepared(name, data_dir).info.splits, key=("train", "validation", "test").index)
 
 
+@reader
 def read_benchmark(name: str, data_dir: str | os.PathLike, split: str) -> Iterator[Question]:
-    """Yields the questions of a split of a prepared benchmark.
+    """The questions of a split of a prepared benchmark.
 
     Raises:
       InputError: an unknown benchmark, or one that is not prepared.

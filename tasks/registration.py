@@ -1,221 +1,79 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Functions that register question files with seqio: one task per language, and a mixture of them.
-
-`register_stage1("class_stage1", path, vocabulary_path)` makes tasks `class_stage1_ar`, `class_stage1_bn`, ... and
-the mixture `class_stage1` with rates n_i^0.5 (paper section 3.1). Each returns the mixture's name, so that a gin
-file can write ``class_jax.training.questions.task = @tasks.register_stage1()``. Registering again with the same
-arguments does nothing; with others it is an error. Training examples have the features that `tasks.examples` lists.
-"""
+"""Question files as a seqio mixture: one task per language, and the mixture of them."""
 
 import collections
-import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-import gin
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.questions import readers
-from class_jax.questions.readers import Question
+from class_jax.questions.question import Question
+from class_jax.questions.table import import_seqio
 
-Reader = Callable[[], Iterable[Question]]
-_registered: dict[str, Any] = {}
-
-
-@gin.configurable(module="tasks")
-def register_stage1(
-    name: str = "class_stage1", path: str = gin.REQUIRED, vocabulary_path: str = gin.REQUIRED, exponent: float = 0.5
-) -> str:
-    """Registers stage-1 pairs (`readers.read_parallel`); see `register` for the rest."""
-    return register(name, {"train": functools.partial(readers.read_parallel, path)}, vocabulary_path, exponent)
+_registered: dict[str, tuple[str, ...]] = {}
+"""The tasks of each mixture registered here."""
 
 
-@gin.configurable(module="tasks")
-def register_parallel_lines(
-    name: str = "class_parallel",
-    paths: Mapping[str, Sequence[str]] = gin.REQUIRED,
-    vocabulary_path: str = gin.REQUIRED,
-    exponent: float = 0.5,
-) -> str:
-    """Registers answerless stage-1 pairs in parallel line files.
+class Mixture:
+    """Questions that can be registered with seqio under a name: a value, which opens no file and imports no TensorFlow.
 
     Args:
       name: of the mixture.
-      paths: for each language the English file and the other one.
-      vocabulary_path: as in `register`.
-      exponent: as in `register`.
+      splits: the questions of each split, which can be iterated more than once (see `class_jax.questions.readers`).
     """
 
-    def read() -> Iterator[Question]:
-        for language, (english, other) in sorted(paths.items()):
-            yield from readers.read_parallel_lines(english, other, language)
+    def __init__(self, name: str, splits: Mapping[str, Iterable[Question]]):
+        self.name, self.splits = name, dict(splits)
 
-    identity = tuple((language, *map(os.fspath, pair)) for language, pair in sorted(paths.items()))
-    return register(name, {"train": read}, vocabulary_path, exponent, identity=identity)
+    def __repr__(self) -> str:
+        return f"Mixture({self.name!r}, {self.splits!r})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mixture) and (self.name, self.splits) == (other.name, other.splits)
 
-@gin.configurable(module="tasks")
-def register_stage2(
-    name: str = "class_stage2", path: str = gin.REQUIRED, vocabulary_path: str = gin.REQUIRED, exponent: float = 0.5
-) -> str:
-    """Registers stage-2 anchor questions (`readers.read_anchor_questions`); see `register` for the rest."""
-    return register(name, {"train": functools.partial(readers.read_anchor_questions, path)}, vocabulary_path, exponent)
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
+    def register(self, vocabulary_path: str | os.PathLike, exponent: float = 0.5) -> str:
+        """Registers a task ``{name}_{language}`` for each language found, and the mixture of them.
 
-@gin.configurable(module="tasks")
-def register_nq(
-    name: str = "nq",
-    path: str = gin.REQUIRED,
-    vocabulary_path: str = gin.REQUIRED,
-    dev_path: str | None = None,
-    exponent: float = 0.5,
-) -> str:
-    """Registers Natural Questions (`readers.read_nq`); see `register` for the rest."""
-    return register(name, _splits(readers.read_nq, path, dev_path), vocabulary_path, exponent)
+        The files are read once here, to find the languages and their sizes, and once for each task that is used;
+        nothing of them is kept in memory. Registering a name again replaces what it stood for. Training examples have
+        the features that `tasks.examples` lists.
 
+        Args:
+          vocabulary_path: SentencePiece model file, or the id of a Hub repository that has one.
+          exponent: task i is mixed in at a rate of n_i^exponent, n_i its number of questions in the first split.
 
-@gin.configurable(module="tasks")
-def register_xor(
-    name: str = "xor_retrieve",
-    path: str = gin.REQUIRED,
-    vocabulary_path: str = gin.REQUIRED,
-    dev_path: str | None = None,
-    exponent: float = 0.5,
-) -> str:
-    """Registers XOR-Retrieve or XOR-Full (`readers.read_xor`); see `register` for the rest."""
-    return register(name, _splits(readers.read_xor, path, dev_path), vocabulary_path, exponent)
+        Returns:
+          The name.
 
+        Raises:
+          InputError: another task has the name, seqio is not installed, or a file is missing or bad.
+        """
+        seqio = import_seqio()
+        from class_jax.tasks import examples
 
-@gin.configurable(module="tasks")
-def register_mkqa(
-    name: str = "mkqa",
-    path: str = gin.REQUIRED,
-    vocabulary_path: str = gin.REQUIRED,
-    languages: Sequence[str] = readers.MKQA_LANGUAGES,
-    keep_unanswerable: bool = False,
-    exponent: float = 0.5,
-) -> str:
-    """Registers MKQA (`readers.read_mkqa`), a benchmark without training data, as split `test`."""
-    read = functools.partial(readers.read_mkqa, path, tuple(languages), keep_unanswerable=keep_unanswerable)
-    return register(name, {"test": read}, vocabulary_path, exponent)
-
-
-@gin.configurable(module="tasks")
-def register_benchmark(
-    name: str = gin.REQUIRED,
-    builder: str = gin.REQUIRED,
-    data_dir: str = gin.REQUIRED,
-    vocabulary_path: str = gin.REQUIRED,
-    exponent: float = 0.5,
-) -> str:
-    """Registers every split of a benchmark that TFDS has prepared (`tasks.benchmarks`).
-
-    Args:
-      name: of the mixture.
-      builder: `xor_tydi_qa/retrieve`, `xor_tydi_qa/full` or `mkqa`.
-      data_dir: where TFDS prepared it.
-      vocabulary_path: as in `register`.
-      exponent: as in `register`.
-
-    Raises:
-      InputError: as `register`; or the benchmark isn't prepared in `data_dir`.
-    """
-    from class_jax.tasks import benchmarks
-
-    splits = {
-        split: functools.partial(benchmarks.read_benchmark, builder, data_dir, split)
-        for split in benchmarks.splits_of(builder, data_dir)
-    }
-    return register(name, splits, vocabulary_path, exponent)
-
-
-def register(
-    name: str,
-    splits: Mapping[str, Reader],
-    vocabulary_path: str,
-    exponent: float = 0.5,
-    identity: Any = None,
-) -> str:
-    """Registers a task ``{name}_{language}`` for each language found, and the mixture `name` of them.
-
-    The files are read once now, to find the languages and their sizes, and once per task that is used; nothing
-    of them is kept in memory.
-
-    Args:
-      name: of the mixture.
-      splits: a reader for each split; the first split decides the rates.
-      vocabulary_path: SentencePiece model file, or the id of a Hub repository that has one.
-      exponent: task i is mixed in at a rate of n_i^exponent, n_i its number of questions.
-      identity: what makes two registrations alike; by default the readers' functions and arguments.
-
-    Returns:
-      `name`.
-
-    Raises:
-      InputError: the name is registered with other arguments, seqio is not installed, or a file is bad.
-    """
-    seqio = _import_seqio()
-    if identity is None:
-        identity = tuple((split, r.func, tuple(map(_plain, r.args)), r.keywords) for split, r in splits.items())
-    identity = (identity, os.fspath(vocabulary_path), exponent)
-    if name in _registered:
-        if _registered[name] != identity:
-            raise InputError(
-                f"task {name!r} is registered already, with other arguments", key="name", remedy="choose another name"
-            )
-        return name
-    from class_jax.tasks import examples
-
-    vocabulary_file = Vocabulary.load(vocabulary_path).path
-    counts = {split: collections.Counter(q.language for q in read()) for split, read in splits.items()}
-    languages = sorted(set().union(*counts.values()))
-    if not languages:
-        raise InputError("there is no question", key=name, remedy="check the files")
-    taken = {name, *(f"{name}_{language}" for language in languages)} & {
-        *seqio.TaskRegistry.names(),
-        *seqio.MixtureRegistry.names(),
-    }
-    if taken:
-        raise InputError(f"{min(taken)!r} is the name of another task", key="name", remedy="choose another name")
-    rates = []
-    for language in languages:
-        sizes = {split: count[language] for split, count in counts.items() if count[language]}
-        readers_of_language = {split: functools.partial(_of_language, splits[split], language) for split in sizes}
-        task = f"{name}_{language}"
-        examples.add_task(task, readers_of_language, sizes, os.fspath(vocabulary_file))
-        rates.append((task, float(next(iter(sizes.values()))) ** exponent))
-    seqio.MixtureRegistry.add(name, rates)
-    _registered[name] = identity
-    return name
-
-
-def _plain(argument: Any) -> Any:
-    """Makes a path given as a string and one given as a `Path` compare equal."""
-    return os.fspath(argument) if isinstance(argument, os.PathLike) else argument
-
-
-def _of_language(read: Reader, language: str) -> Iterator[Question]:
-    return (question for question in read() if question.language == language)
-
-
-def _splits(reader: Callable[[str], Iterable[Question]], path: str, dev_path: str | None) -> dict[str, Reader]:
-    splits = {"train": functools.partial(reader, path)}
-    if dev_path is not None:
-        splits["validation"] = functools.partial(reader, dev_path)
-    return splits
-
-
-@functools.cache
-def _import_seqio() -> Any:
-    """Imports seqio, keeping the accelerators out of TensorFlow's sight: it would take all their memory."""
-    try:
-        import seqio
-        import tensorflow as tf
-    except ImportError as error:
-        raise InputError(
-            f"seqio can't be imported ({error})", key="tasks", remedy="pip install 'class-jax[data]'"
-        ) from error
-    for kind in ("GPU", "TPU"):
-        tf.config.set_visible_devices([], kind)
-    return seqio
+        vocabulary_file = os.fspath(Vocabulary.load(vocabulary_path).path)
+        counts = {split: collections.Counter(q.language for q in read) for split, read in self.splits.items()}
+        languages = sorted(set().union(*counts.values()))
+        if not languages:
+            raise InputError("there is no question", key=self.name, remedy="check the files")
+        names = {language: f"{self.name}_{language}" for language in languages}
+        replaced = _registered.get(self.name, ())
+        others = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()} - {*replaced}
+        others -= {self.name} if self.name in _registered else set()
+        if taken := {self.name, *names.values()} & others:
+            raise InputError(f"{min(taken)!r} is the name of another task", key="name", remedy="choose another name")
+        for name in replaced:
+            seqio.TaskRegistry.remove(name)
+        seqio.MixtureRegistry.remove(self.name)
+        rates = []
+        for language, name in names.items():
+            sizes = {split: count[language] for split, count in counts.items() if count[language]}
+            splits = {split: self.splits[split] for split in sizes}
+            examples.add_task(name, self.name, language, splits, sizes, vocabulary_file)
+            rates.append((name, float(next(iter(sizes.values()))) ** exponent))
+        seqio.MixtureRegistry.add(self.name, rates)
+        _registered[self.name] = tuple(names.values())
+        return self.name

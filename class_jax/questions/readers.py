@@ -1,8 +1,8 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Questions, and readers of the public question files as they are published.
+"""Readers of the public question files as they are published.
 
-Every reader streams: it returns an iterator that can be walked once, and raises `InputError` with
-file, line and key at the first bad row. Call `list(...)` where the questions are needed twice.
+A reader returns `Questions`: a value that can be iterated again and again, and reads the file anew each time, row by
+row. An iteration raises `InputError` with file, line and key at the first bad row.
 """
 
 import ast
@@ -13,7 +13,6 @@ import os
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from class_jax.corpus.inputs import LANGUAGES
 from class_jax.corpus.passages import Passage
 from class_jax.errors import InputError, nearest
 from class_jax.questions.masking import MASK, mask_other
+from class_jax.questions.question import Question, reader
 
 TRAINING_LANGUAGES = ("ar", "bn", "de", "es", "fi", "fr", "it", "ja", "kn", "ko", "ml", "ru", "ta", "te", "zh")
 """The paper's 15 pre-training languages (section 4.1)."""
@@ -39,25 +39,7 @@ MASKED = ("all", "latin")
 _UNANSWERABLE = frozenset({"unanswerable", "long_answer"})
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question.
-
-    Attributes:
-      id: unique among the questions that are used together.
-      text: the question as published: not normalised, without the ``question:`` prefix.
-      answers: every accepted answer; empty where none is known (test input, retrieval-only training data).
-      language: code of the language of `text`.
-      english: the same question in English, where the data is parallel.
-    """
-
-    id: str
-    text: str
-    answers: tuple[str, ...]
-    language: str
-    english: str | None = None
-
-
+@reader
 def read_xor(
     path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES, needs_answers: bool = False
 ) -> Iterator[Question]:
@@ -89,6 +71,7 @@ def read_xor(
         yield Question(question_id, text, answers, language)
 
 
+@reader
 def read_nq(path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES) -> Iterator[Question]:
     """Reads Natural Questions as DPR publishes it: question, tab, a Python list of answers.
 
@@ -124,6 +107,7 @@ def read_nq(path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGU
         row_number += 1
 
 
+@reader
 def read_mkqa(
     path: str | os.PathLike,
     languages: Iterable[str] = MKQA_LANGUAGES,
@@ -162,6 +146,7 @@ def read_mkqa(
                 yield Question(f"{language}-{example_id}", text, answers, language)
 
 
+@reader
 def read_parallel(
     path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES, mask: str = "all"
 ) -> Iterator[Question]:
@@ -195,6 +180,7 @@ def read_parallel(
         yield Question(question_id, masked, (answer,), language, english)
 
 
+@reader
 def read_anchor_questions(
     path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES
 ) -> Iterator[Question]:
@@ -214,6 +200,7 @@ def read_anchor_questions(
         yield Question(question_id, text, (answer,), language)
 
 
+@reader
 def read_parallel_lines(
     english_path: str | os.PathLike,
     other_path: str | os.PathLike,

@@ -6,11 +6,13 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from class_jax.errors import InputError, nearest
-from class_jax.questions.readers import KNOWN_LANGUAGES, Question
+from class_jax.questions.question import Question, reader
+from class_jax.questions.readers import KNOWN_LANGUAGES
 
 
-def in_languages(questions: Iterable[Question], languages: Collection[str]) -> Iterator[Question]:
-    """Yields the questions in some languages.
+@reader
+def of_languages(questions: Iterable[Question], languages: Collection[str]) -> Iterator[Question]:
+    """The questions in some languages.
 
     Raises:
       InputError: for an unknown language code, before the first question.
@@ -18,13 +20,21 @@ def in_languages(questions: Iterable[Question], languages: Collection[str]) -> I
     wanted = set(languages)
     for language in sorted(wanted - KNOWN_LANGUAGES):
         raise InputError(f"unknown language {language!r}", key="languages", remedy=nearest(language, KNOWN_LANGUAGES))
-    return (question for question in questions if question.language in wanted)
+    yield from (question for question in questions if question.language in wanted)
 
 
+@reader
+def joined(*parts: Iterable[Question]) -> Iterator[Question]:
+    """The questions of several readers, one after the other."""
+    for part in parts:
+        yield from part
+
+
+@reader
 def sample(
     questions: Iterable[Question], count: int, *, per_language: bool = False, seed: int = 0
 ) -> Iterator[Question]:
-    """Draws a few questions at random: the same ones whatever their order, and among them those of a smaller sample.
+    """A few questions at random: the same ones whatever their order, and among them those of a smaller sample.
 
     Args:
       questions: to draw from.
@@ -33,7 +43,7 @@ def sample(
       seed: another one draws others.
 
     Yields:
-      The questions drawn, in the order in which they were given.
+      The questions drawn, in the order in which they are given.
 
     Raises:
       InputError: if there are fewer; when the first one is asked for, as the readers of files do.

@@ -2,18 +2,19 @@
 """The training questions as columns of numpy arrays: millions of them in tens of bytes each."""
 
 import array
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from class_jax.corpus.inputs import encode_answer, encode_question
 from class_jax.errors import InputError, nearest
-from class_jax.questions.readers import Question
+from class_jax.questions.question import Question
 
 if TYPE_CHECKING:
     from class_jax.corpus.vocabulary import Vocabulary
@@ -56,6 +57,13 @@ class Ragged:
         filled = np.arange(length) < lengths[:, None]
         ids[filled] = self.values[(self.offsets[rows][:, None] + np.arange(length))[filled]]
         return ids, lengths
+
+    def take(self, rows: np.ndarray) -> "Ragged":
+        """Returns the sequences of some rows, in the order of `rows`."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[places], offsets)
 
 
 class _RaggedBuilder:
@@ -162,9 +170,6 @@ class QuestionTable:
           InputError: an id occurs twice, a language is unknown, or `own_passages` is of another length.
         """
 
-        def english(question: Question) -> list[int]:
-            return encode_question(vocabulary, question.english, "en", max_question_tokens) if question.english else []
-
         def encoded() -> Iterator[_Row]:
             for question in questions:
                 yield _Row(
@@ -184,24 +189,28 @@ class QuestionTable:
         name: str,
         split: str = "train",
         own_passages: Sequence[int] | np.ndarray | None = None,
+        max_question_tokens: int = 50,
+        max_answer_tokens: int = 50,
     ) -> "QuestionTable":
-        """Reads every question of a registered seqio task or mixture once (see `tasks`).
+        """Reads every question of a registered seqio task or mixture once.
 
-        A mixture gives the questions of its tasks one after the other; their shares in training are the
-        sampler's business (`class_jax.training.sampler`), not the table's.
+        The examples have the features that `class_jax.tasks.examples` lists. Rows are in the order of the question
+        files, whatever the tasks by language are called: the same table as `from_questions` makes of the mixture's
+        reader. A mixture of several such mixtures has their questions one after the other, by name. The mixture's
+        rates say how seqio would sample; the table holds each question once, and training samples its languages by
+        `class_jax.training.sampler`.
 
         Args:
-          name: of a task or mixture that `tasks` registered.
+          name: of a registered task or mixture.
           split: of it.
           own_passages: as in `from_questions`, in the order of the rows.
+          max_question_tokens: where questions are cut.
+          max_answer_tokens: where answers are cut, the end of sequence included.
 
         Raises:
           InputError: seqio is not installed, there is no such task or split, an id occurs twice.
         """
-        try:
-            import seqio
-        except ImportError as error:
-            raise InputError("seqio is not installed", remedy="pip install 'class-jax[data]'") from error
+        seqio = import_seqio()
         from class_jax.corpus.vocabulary import Vocabulary
 
         known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
@@ -212,14 +221,44 @@ class QuestionTable:
         if split not in splits:
             raise InputError(f"no split {split!r}", key=name, remedy=nearest(split, splits))
         vocabulary = Vocabulary.load(tasks[0].output_features["inputs"].vocabulary.sentencepiece_model_file)
+        lengths = {"inputs": max_question_tokens, "english": max_question_tokens, "targets": max_answer_tokens}
+        places: list[tuple[str, int]] = []
 
         def encoded() -> Iterator[_Row]:
             for task in tasks:
-                if split in task.splits:
-                    dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False, num_epochs=1)
-                    yield from map(_row_of_example, dataset.as_numpy_iterator())
+                if split not in task.splits:
+                    continue
+                dataset = task.get_dataset(sequence_length=lengths, split=split, shuffle=False, num_epochs=1)
+                for example in dataset.as_numpy_iterator():
+                    if missing := _FEATURES - example.keys():
+                        remedy = "register it by class_jax.tasks.Mixture"
+                        raise InputError(f"has no feature {min(missing)!r}", key=task.name, remedy=remedy)
+                    places.append((example["collection"].decode("utf-8"), int(example["row"])))
+                    yield _row_of_example(example)
 
-        return _collect(encoded(), vocabulary.fingerprint, own_passages)
+        table = _collect(encoded(), vocabulary.fingerprint, None)
+        order = np.array(sorted(range(len(places)), key=places.__getitem__), np.int64)
+        return dataclasses.replace(_reordered(table, order), own_passages=_own_passages(own_passages, len(order)))
+
+
+def import_seqio() -> Any:
+    """Imports seqio, with the accelerators hidden from TensorFlow, which would take all their memory.
+
+    Raises:
+      InputError: if it can't be imported.
+    """
+    try:
+        import seqio
+        import tensorflow as tf
+    except ImportError as error:
+        raise InputError(
+            f"seqio can't be imported ({error})",
+            key="tasks",
+            remedy="pip install 'class-jax[train]', or set data.DataConfig.questions to a reader",
+        ) from error
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    return seqio
 
 
 @dataclass(slots=True)
@@ -228,6 +267,11 @@ class _Row:
     tokens: Sequence[int]
     english_tokens: Sequence[int]
     answer_tokens: list[Sequence[int]]
+
+
+_FEATURES = frozenset(
+    ("id", "question", "language", "english_question", "inputs", "english", "answers", "collection", "row")
+)
 
 
 def _row_of_example(example: dict) -> _Row:
@@ -260,13 +304,7 @@ def _collect(
             answer_tokens.add(answer)
         answer_offsets.append(answer_offsets[-1] + len(row.answer_tokens))
         languages.append(question.language)
-    own = np.full(len(languages), -1, np.int64) if own_passages is None else np.asarray(own_passages, np.int64)
-    if own.shape != (len(languages),):
-        raise InputError(
-            f"{own.shape[0] if own.ndim else 0} own passages for {len(languages)} questions",
-            key="own_passages",
-            remedy="give one row or -1 for each question",
-        )
+    own = _own_passages(own_passages, len(languages))
     names = tuple(sorted(set(languages)))
     place = {name: i for i, name in enumerate(names)}
     return QuestionTable(
@@ -286,3 +324,30 @@ def _collect(
 
 def _decode(raw: np.ndarray) -> str:
     return raw.tobytes().decode("utf-8")
+
+
+def _own_passages(given: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
+    own = np.full(count, -1, np.int64) if given is None else np.asarray(given, np.int64)
+    if own.shape != (count,):
+        raise InputError(
+            f"{own.shape[0] if own.ndim else 0} own passages for {count} questions",
+            key="own_passages",
+            remedy="give one row or -1 for each question",
+        )
+    return own
+
+
+def _reordered(table: QuestionTable, order: np.ndarray) -> QuestionTable:
+    """The same questions in another order."""
+    columns = ("ids", "texts", "english_texts", "question_tokens", "english_tokens")
+    counts = np.diff(table.answer_offsets)[order]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    answers = np.repeat(table.answer_offsets[order] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return dataclasses.replace(
+        table,
+        **{name: getattr(table, name).take(order) for name in columns},
+        answer_tokens=table.answer_tokens.take(answers),
+        answer_offsets=offsets,
+        language_codes=table.language_codes[order],
+        own_passages=table.own_passages[order],
+    )
