@@ -4,21 +4,14 @@
 import fcntl
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from clean_environment import REPOSITORY, call, uv
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = ("class_jax", "gin", "tasks", "pyproject.toml", "README.md", "LICENSE")
-
-
-def uv() -> str | None:
-    """uv of the PATH, or the one that make installs; without it pip does the same more slowly."""
-    own = REPOSITORY / ".venv-uv" / "bin" / "uv"
-    return shutil.which("uv") or (str(own) if own.exists() else None)
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +73,3 @@ def _installed(folder: Path, requirement: str) -> Path:
             call([str(folder / "venv" / "bin" / "pip"), "install", "--quiet", *constraints, requirement])
 
     return _once(folder, make) / "venv" / "bin"
-
-
-def call(command: list[str | Path], cwd: Path | None = None, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Runs a command that knows nothing of the checkout; fails with its output if it ends otherwise than expected."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "COVERAGE"))}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == status, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done
