@@ -17,6 +17,8 @@ from class_jax.errors import InputError
 from class_jax.models import ModelConfig, inference
 from class_jax.models.encode import embed_passages
 
+pytestmark = pytest.mark.core
+
 QUESTIONS = ["Which river flows through Asla?", "What does the market of Borun sell?", "bridge " * 20, "Falun"]
 SETTINGS = dict(passages=3, languages="en", max_answer_tokens=4, progress=False)
 TOLERANCE = dict(rtol=1e-4, atol=1e-5)

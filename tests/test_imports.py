@@ -10,6 +10,10 @@ import tomllib
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.core
+
 PACKAGE = Path(__file__).resolve().parents[1] / "class_jax"
 TASKS = PACKAGE.parent / "tasks"
 

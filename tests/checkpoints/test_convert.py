@@ -29,6 +29,8 @@ from class_jax.commands.convert import convert as command
 from class_jax.common.files import read_json, write_json
 from class_jax.errors import InputError
 
+pytestmark = pytest.mark.core
+
 app = typer.Typer()
 app.command()(command)
 

@@ -26,6 +26,8 @@ from class_jax.common.files import read_json
 from class_jax.errors import InputError
 from class_jax.models.config import ModelConfig
 
+pytestmark = pytest.mark.core
+
 TIED = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
 
 

@@ -15,6 +15,8 @@ from class_jax.checkpoints.pretrained import load_pretrained, save_pretrained
 from class_jax.errors import InputError
 from class_jax.models import ModelConfig, create, merge, model_graph, split
 
+pytestmark = pytest.mark.core
+
 QUICK = {"xla_backend_optimization_level": 0}
 TOLERANCE = 1e-4  # absolute, on logits of about 1
 CONFIG = ModelConfig(

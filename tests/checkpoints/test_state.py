@@ -30,6 +30,8 @@ from class_jax.checkpoints import state
 from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.errors import InputError
 
+pytestmark = pytest.mark.core
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIZE = (96, 128)
 

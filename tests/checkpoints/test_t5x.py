@@ -20,6 +20,8 @@ from class_jax.checkpoints.tensor_files import TensorFiles
 from class_jax.errors import InputError
 from class_jax.models import ModelConfig, merge, model_graph
 
+pytestmark = pytest.mark.core
+
 TOLERANCE = 1e-4  # absolute, on logits of about 4
 QUICK = {"xla_backend_optimization_level": 0}
 

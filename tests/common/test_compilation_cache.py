@@ -10,6 +10,8 @@ import pytest
 from class_jax.common.compilation_cache import SWITCH, use_compilation_cache
 from class_jax.errors import InputError
 
+pytestmark = pytest.mark.core
+
 PROGRAM = """
 from class_jax.common.compilation_cache import use_compilation_cache
 print(use_compilation_cache())

@@ -15,6 +15,8 @@ from class_jax.common.files import digest_file, locked, remove_leftovers, replac
 from class_jax.common.work import Piece, WorkFolder, input_digest, refuse_other
 from class_jax.errors import InputError
 
+pytestmark = pytest.mark.core
+
 
 class Maker:
     """Writes `out` and counts how often."""

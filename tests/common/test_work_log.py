@@ -9,6 +9,8 @@ import pytest
 from class_jax.common.work_log import WorkLog
 from class_jax.errors import InputError
 
+pytestmark = pytest.mark.core
+
 MADE_WITH = {"model": "m", "sizes": (1, 2)}
 
 

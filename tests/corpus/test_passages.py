@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from class_jax.corpus.passages import MAX_ROW_BYTES, Passage, read_numbered, read_passages, write_passages
 from class_jax.errors import InputError
 
+pytestmark = pytest.mark.core
+
 HEADER = "id\ttext\ttitle\n"
 # As DPR's psgs_w100.tsv is written: texts quoted, quotes doubled, titles quoted where they need it.
 DPR = (

@@ -3,7 +3,11 @@
 
 from collections import Counter
 
+import pytest
+
 from class_jax.corpus.sampling import uniform_sample
+
+pytestmark = pytest.mark.core
 
 
 def test_every_text_has_the_same_chance():

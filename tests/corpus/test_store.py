@@ -22,6 +22,8 @@ from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary, train_vocabulary
 from class_jax.errors import InputError
 
+pytestmark = pytest.mark.core
+
 MAX_TOKENS = 48
 _chance = random.Random(1)
 _WORDS = ["".join(_chance.choices("abcdefghiklmnoprstuw", k=_chance.randint(3, 8))) for _ in range(120)]

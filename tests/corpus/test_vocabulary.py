@@ -18,6 +18,8 @@ from class_jax.corpus.passages import Passage
 from class_jax.corpus.vocabulary import Vocabulary, train_vocabulary
 from class_jax.errors import InputError
 
+pytestmark = pytest.mark.core
+
 _chance = random.Random(0)
 _WORDS = ["".join(_chance.choices("abcdefghiklmnoprstuw", k=_chance.randint(3, 8))) for _ in range(120)]
 _NAMES = ["The river Donau flows", "Indus", "Nil", "Река течёт", "川は流れる"]

@@ -13,6 +13,8 @@ from class_jax.checkpoints.configs import config_to_hf
 from class_jax.models import Memory, ModelConfig, create, generation, merge, model_graph, search, split
 from class_jax.models.search import SpecialTokens
 
+pytestmark = pytest.mark.core
+
 QUICK = {"xla_backend_optimization_level": 0}
 CONFIG = ModelConfig(
     vocab_size=19,

@@ -8,6 +8,8 @@ import pytest
 
 from class_jax.models import functions
 
+pytestmark = pytest.mark.core
+
 
 def plain_rms_norm(x, scale):
     wide = x.astype(jnp.float32)

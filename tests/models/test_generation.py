@@ -8,6 +8,8 @@ import pytest
 
 from class_jax.models import Memory, ModelConfig, create, generation, inference, merge, model_graph, split
 
+pytestmark = pytest.mark.core
+
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
 QUICK = {"xla_backend_optimization_level": 0}
 CONFIG = ModelConfig(

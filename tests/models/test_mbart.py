@@ -21,6 +21,8 @@ from class_jax.errors import InputError
 from class_jax.models import mbart
 from class_jax.models.class_model import merge
 
+pytestmark = pytest.mark.core
+
 # Public float32 values; "within 1e-4" is the bar, and what is met is an order of magnitude better.
 TOLERANCE = 1e-4
 TAG = 323

@@ -28,6 +28,8 @@ from class_jax.models import layers as nn
 from class_jax.models.class_model import join
 from class_jax.models.layers import relative_buckets
 
+pytestmark = pytest.mark.core
+
 # Largest difference over largest value. Padding changes the order of float32 sums, no more.
 PADDING_TOLERANCE = 5e-6
 SLOW_TOLERANCE = 2e-5

@@ -18,6 +18,8 @@ from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, add_tea
 from class_jax.training import feed as feeds
 from class_jax.training.token_slots import Packer, round_up
 
+pytestmark = pytest.mark.core
+
 # Largest difference over largest value of an array; packing changes the order of float32 sums, no more.
 TOLERANCE = 2e-5
 CONFIG = ModelConfig(

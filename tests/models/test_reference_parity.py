@@ -14,6 +14,8 @@ from class_jax.models import generation, merge, model_graph, scoring
 from class_jax.objectives import losses, objectives
 from class_jax.training.optimizer import decay_mask
 
+pytestmark = pytest.mark.core
+
 # Largest difference over largest value of an array, or of a number.
 FORWARD_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3

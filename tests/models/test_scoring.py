@@ -8,6 +8,8 @@ import pytest
 
 from class_jax.models import Encoded, scoring
 
+pytestmark = pytest.mark.core
+
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
 B, Q, N, P, K = 3, 4, 2, 5, 6
 M = B * N

@@ -11,6 +11,8 @@ import pytest
 import gin
 from class_jax.models import ModelConfig, param_shapes
 
+pytestmark = pytest.mark.core
+
 FOLDER = Path(__file__).resolve().parents[2] / "gin" / "models"
 # Published counts are rounded to two or three digits (mT5, section 3.2).
 TOLERANCE = 0.015

@@ -10,6 +10,8 @@ import pytest
 
 from class_jax.objectives import losses
 
+pytestmark = pytest.mark.core
+
 TOLERANCE = dict(rtol=1e-5, atol=1e-6)
 B, N, M, A, V = 3, 4, 5, 3, 7
 

@@ -13,6 +13,8 @@ from class_jax.models import ModelConfig, create, merge, model_graph, split
 from class_jax.objectives.batch import Batch
 from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, in_micro_batches
 
+pytestmark = pytest.mark.core
+
 # Largest difference over largest value of an array: float32 sums in another order.
 TOLERANCE = 1e-5
 PADDING_TOLERANCE = 1e-6

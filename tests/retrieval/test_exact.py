@@ -26,6 +26,8 @@ from class_jax.models.encode import DualEncoder, Vectors
 from class_jax.retrieval import exact
 from class_jax.retrieval.exact import exact_search
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture(scope="module")
 def world():

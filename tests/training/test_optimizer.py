@@ -10,6 +10,8 @@ from class_jax.models import ModelConfig
 from class_jax.models.class_model import param_shapes
 from class_jax.training.optimizer import OptimizerConfig, make_optimizer, schedule
 
+pytestmark = pytest.mark.core
+
 CONFIG = ModelConfig(
     vocab_size=32,
     d_model=8,
