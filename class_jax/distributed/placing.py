@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Arrays that lie over several hosts: how host-local parts become them, and how a host gets whole ones.
+"""Global arrays built from each host's local shards, and local copies of global arrays.
 
 What takes global arrays is a collective: every host calls it with the same trees, from its main thread.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from class_jax.distributed import Hosts, sharding
+from class_jax.distributed import ProcessGroup, sharding
 from class_jax.models import inference
 from class_jax.models.class_model import Params, param_axes
 from class_jax.models.config import ModelConfig
@@ -42,7 +42,7 @@ def _own_devices() -> list[jax.Device]:
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """A mesh of this host's devices alone, with the axes of the global one; weights are cut over it about as much."""
+    """A mesh of this host's devices, with the axes of the global one; weights are sharded over it about as much."""
     devices = _own_devices()
     cut = math.gcd(len(devices), mesh.shape["fsdp"] * mesh.shape["tensor"])
     shape = (len(devices) // cut, cut, 1)
@@ -50,7 +50,7 @@ def local_mesh(mesh: Mesh) -> Mesh:
 
 
 class Placement:
-    """Where a run's arrays lie. On one host, all but `retrievers` give what they are given.
+    """Places a run's arrays. On one host, all methods but `retrievers` return their argument.
 
     Args:
       mesh: the run's.
@@ -60,7 +60,7 @@ class Placement:
       local: on several hosts, a mesh of this one's devices; else None.
     """
 
-    def __init__(self, mesh: Mesh, hosts: Hosts):
+    def __init__(self, mesh: Mesh, hosts: ProcessGroup):
         self.mesh, self.hosts = mesh, hosts
         self.local = None if hosts.count == 1 else local_mesh(mesh)
 
@@ -77,7 +77,7 @@ class Placement:
         return jax.tree.map(put, batch)
 
     def retrievers(self, params: Params) -> Params | list[Params]:
-        """Copies what retrieval needs of a model for `Refresher.start`: on each device of this host by itself."""
+        """Copies what retrieval needs of a model for `Refresher.start`: a whole copy on each device of this host."""
         found = inference.retriever_params(params)
         if self.mesh.size == 1:
             return jax.tree.map(jnp.copy, found)
@@ -86,7 +86,7 @@ class Placement:
         return [jax.tree.unflatten(tree, mine) for mine in zip(*copies, strict=True)]
 
     def own(self, params: Params, config: ModelConfig) -> Params:
-        """Copies a model onto this host's devices: what is computed with it, no other host takes part in."""
+        """Copies a model onto this host's devices, for computations without the other hosts."""
         if self.local is None:
             return params
 
@@ -112,7 +112,7 @@ class Placement:
 
 
 def _spec(names: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The partition of a parameter: whole on each device where the mesh does not divide it."""
+    """The partition of a parameter: replicated where the mesh does not divide it."""
     for name, size in zip(names, shape, strict=True):
         if size % math.prod(mesh.shape[axis] for axis in sharding.RULES[name]):
             return PartitionSpec()
@@ -120,7 +120,7 @@ def _spec(names: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh) -> Partiti
 
 
 def place(arrays: Any, shardings: Any) -> Any:
-    """Puts host arrays [global shapes], the same on all hosts, onto the mesh; each device gets its own part alone."""
+    """Puts host arrays [global shapes], the same on all hosts, onto the mesh; each device gets only its part."""
 
     def put(array: Any, where: NamedSharding) -> jax.Array:
         array = np.asarray(array)
@@ -129,8 +129,8 @@ def place(arrays: Any, shardings: Any) -> Any:
     return jax.tree.map(put, arrays, shardings)
 
 
-def all_hosts(hosts: Hosts, name: str, arrays: tuple[np.ndarray, ...]) -> list[tuple[np.ndarray, ...]]:
-    """Gives arrays (of 32-bit numbers or less) to all hosts: returns those of each. For the main thread alone."""
+def gather_from_hosts(hosts: ProcessGroup, name: str, arrays: tuple[np.ndarray, ...]) -> list[tuple[np.ndarray, ...]]:
+    """Returns the arrays (of at most 32 bits) of every host; called from the main thread only."""
     hosts.meet(name)  # a collective waits less patiently
     found = multihost_utils.process_allgather(tuple(array.astype(_narrow(array)) for array in arrays))
     return [tuple(array[host] for array in found) for host in range(hosts.count)]

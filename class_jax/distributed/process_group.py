@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Hosts that talk to each other over TCP connections to host 0, notice each other's end, and end together."""
+"""A process group over TCP connections to host 0: hosts exchange values, notice a lost host, and end together."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from class_jax.distributed import Hosts
-from class_jax.distributed.agreement import said_by_host
+from class_jax.distributed import ProcessGroup
+from class_jax.distributed.agreement import values_by_host
 from class_jax.errors import InputError
 
 LOST = 75
@@ -23,16 +23,16 @@ LOST = 75
 
 # A connection to a machine that is gone is given up after 4 + 4 * 3 seconds.
 _IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 4, 3, 4
-# What a host that fails waits for the others to have read why, and they wait for an error of their own.
+# How long a failing host waits for the others to read its message, and they for an error of their own.
 _LINGER_SECONDS, _GRACE_SECONDS = 3.0, 1.0
 
 
-class LinkedHosts(Hosts):
-    """Hosts that are connected with host 0; made by `call_roll`.
+class ConnectedProcessGroup(ProcessGroup):
+    """Processes that are connected to host 0; made by `rendezvous`.
 
     Args:
-      index: this host.
-      count: hosts in all.
+      index: of this host.
+      count: number of hosts.
       peers: open connections: from host 0 to each other host, or from another host to host 0.
     """
 
@@ -45,11 +45,11 @@ class LinkedHosts(Hosts):
         self._results: dict[int, list] = {}
         self._closed = self._failing = False
         self._ending = threading.Lock()
-        # Of the agreement on a last step: what this host is bound to carry out, and what has been said.
+        # The agreement on the last step: the step that this host will take in any case, and the answers so far.
         self._bound = 0
         self._stopping: str | None = None
         self._stop_at: int | None = None
-        # On host 0 alone: what has come in so far.
+        # Only on host 0: what has been received so far.
         self._given: dict[int, dict[int, list]] = {}
         self._positions: dict[int, int] = {}
         self._left: set[int] = set()
@@ -59,21 +59,21 @@ class LinkedHosts(Hosts):
             threading.Thread(target=work, name=f"hosts{work.__name__}", daemon=True).start()
 
     def exchange(self, name: str, value: Any) -> list[Any]:
-        """See `Hosts.exchange`."""
+        """See `ProcessGroup.exchange`."""
         with self._changed:
             number, self._number = self._number, self._number + 1
-        self._tell(0, ["value", number, name, value])
+        self._send(0, ["value", number, name, value])
         with self._changed:
             self._changed.wait_for(lambda: number in self._results)
             return self._results.pop(number)
 
     def stop_after(self, done: int, caught: Sequence[str]) -> str | None:
-        """See `Hosts.stop_after`. Where nobody has caught a signal this costs a lock."""
+        """See `ProcessGroup.stop_after`. Where nobody has caught a signal this costs a lock."""
         if caught and self._stopping is None:
-            self._tell(0, ["stop", caught[0]])
+            self._send(0, ["stop", caught[0]])
         with self._changed:
-            # Once asked where it is, a host goes no further before all have answered. Answers come from the threads
-            # that read, so none waits for a step that another would have to take part in.
+            # Once asked for its step, a host takes no further one before all have answered. The reading threads
+            # answer, so no host waits for a step that needs another host.
             self._changed.wait_for(lambda: self._stopping is None or self._stop_at is not None)
             if self._stop_at is not None and done >= self._stop_at:
                 return self._stopping
@@ -81,10 +81,10 @@ class LinkedHosts(Hosts):
             return None
 
     def fail(self, error: BaseException) -> NoReturn:
-        """See `Hosts.fail`. Waits a while where the error may be what another host's end looks like from here."""
+        """See `ProcessGroup.fail`. Waits a while if the error may come from the loss of another host."""
         bad_input = isinstance(error, InputError)
         if not bad_input and type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
-            time.sleep(_IDLE_SECONDS + _PROBES * _PROBE_SECONDS)  # the reading thread ends the process if so
+            time.sleep(_IDLE_SECONDS + _PROBES * _PROBE_SECONDS)  # in that case the reading thread ends the process
         said = str(error).partition("\n")[0]
         if not bad_input:
             said = f"{type(error).__name__}: {said}"
@@ -98,21 +98,21 @@ class LinkedHosts(Hosts):
         self._end(said, status, failed, show)
 
     def leave(self) -> None:
-        """See `Hosts.leave`."""
-        self._tell(0, ["left", self.index])
+        """See `ProcessGroup.leave`."""
+        self._send(0, ["left", self.index])
         with self._changed:
             self._changed.wait_for(lambda: self._closed)
 
-    def _tell(self, host: int, message: list) -> None:
+    def _send(self, host: int, message: list) -> None:
         if host == self.index:
             self._handle(host, message)
         else:
             self._outgoing.put((host, message))
 
-    def _tell_all(self, message: list) -> None:
-        """From host 0 to all, itself last."""
+    def _send_to_each(self, message: list) -> None:
+        """Sends from host 0 to all hosts; host 0 itself handles the message last."""
         for host in self._peers:
-            self._tell(host, message)
+            self._send(host, message)
         self._handle(self.index, message)
 
     def _send_all(self) -> None:
@@ -157,10 +157,10 @@ class LinkedHosts(Hosts):
             del self._given[number]
             names = {host: given[host][0] for host in range(self.count)}
             if len(set(names.values())) > 1:
-                at = f"the hosts do different things ({said_by_host(names)})"
+                at = f"the hosts do different things ({values_by_host(names)})"
                 self._on_failed(0, 0, f"{at}; run the same command with the same files on all", 2)
                 return
-            self._tell_all(["values", number, [given[host][1] for host in range(self.count)]])
+            self._send_to_each(["values", number, [given[host][1] for host in range(self.count)]])
 
     def _on_values(self, sender: int, number: int, values: list) -> None:
         del sender
@@ -169,17 +169,17 @@ class LinkedHosts(Hosts):
     def _on_stop(self, sender: int, name: str) -> None:
         del sender
         if self._stopping is None:
-            self._tell_all(["where", name])
+            self._send_to_each(["where", name])
 
     def _on_where(self, sender: int, name: str) -> None:
         del sender
         self._stopping = name
-        self._tell(0, ["at", self._bound])
+        self._send(0, ["at", self._bound])
 
     def _on_at(self, sender: int, bound: int) -> None:
         self._positions[sender] = bound
         if len(self._positions) == self.count:
-            self._tell_all(["last", max(self._positions.values())])
+            self._send_to_each(["last", max(self._positions.values())])
 
     def _on_last(self, sender: int, step: int) -> None:
         del sender
@@ -189,14 +189,14 @@ class LinkedHosts(Hosts):
         del sender
         self._left.add(host)
         if len(self._left) == self.count:
-            self._tell_all(["closed"])
+            self._send_to_each(["closed"])
 
     def _on_closed(self, sender: int) -> None:
         del sender
         self._closed = True
 
     def _on_failed(self, sender: int, host: int, said: str, status: int) -> None:
-        """Ends this process, unless it is just about to end with an error of its own."""
+        """Ends this process, unless it is already ending with an error of its own."""
         del sender
         self._failing = True
         threading.Thread(
@@ -212,7 +212,7 @@ class LinkedHosts(Hosts):
                 return
         said = (
             f"host {host} of {self.count} is gone (it was killed, or its machine or network failed); "
-            "the same command on all hosts goes on from the last checkpoint"
+            "the same command on all hosts resumes from the last checkpoint"
         )
         self._end(said, LOST, ["failed", host, said, LOST])
 
@@ -225,10 +225,10 @@ class LinkedHosts(Hosts):
         *,
         grace: float = 0.0,
     ) -> NoReturn:
-        """Tells the others, prints one line and ends the process, without JAX's waiting for the others."""
+        """Notifies the others, prints one line and ends the process at once; JAX's own shutdown would wait for them."""
         for host in self._peers:
             if host != message[1]:
-                self._tell(host, message)
+                self._send(host, message)
         time.sleep(grace)
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()  # another thread is ending the process
@@ -254,7 +254,7 @@ class LinkedHosts(Hosts):
 
 
 def _watch_connection(peer: socket.socket) -> None:
-    """Has the kernel find out whether the machine at the other end is still there."""
+    """Lets the kernel probe whether the machine at the other end still answers."""
     peer.settimeout(None)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

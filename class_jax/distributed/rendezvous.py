@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The roll call: all hosts report to host 0, or those that are there learn who is not."""
+"""How the processes of a run find each other: all report to host 0, and an error names those that are missing."""
 
 import contextlib
 import json
@@ -11,49 +11,51 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from class_jax.distributed.agreement import named, refuse_differences
-from class_jax.distributed.process_group import LinkedHosts
+from class_jax.distributed.process_group import ConnectedProcessGroup
 from class_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
 _MAX_HELLO = 65536
 
 
-def call_roll(
+def rendezvous(
     index: int, count: int, coordinator: str, timeout: float, versions: Mapping[str, str] | None = None
-) -> LinkedHosts:
-    """Waits until all hosts are there and connects them.
+) -> ConnectedProcessGroup:
+    """Waits until all hosts have reported to host 0, and connects them.
 
-    Host 0 listens at the coordinator's port, and leaves it when all have come, so that JAX's coordinator can take it.
+    Host 0 listens at the coordinator's port and frees it when all have reported: JAX's own coordinator takes it next.
 
     Args:
-      index: this host.
-      count: hosts in all.
+      index: of this host.
+      count: number of hosts.
       coordinator: "HOST:PORT" of host 0, as JAX takes it.
       timeout: seconds that host 0 waits for the others, and they for it.
-      versions: what must be the same on all hosts before they can talk of anything else, by name.
+      versions: name -> version, which must be the same on all hosts.
 
     Raises:
-      InputError: on all hosts that are there, if one is missing at the end (its index is named), two have the same
-        index, or they differ in the count or in a version; on host 0 if the port can't be had.
+      InputError: on all hosts that have reported, if one is missing at the end (the message has its index), two have
+        the same index, or they differ in the count or in a version; on host 0 if the port can't be listened on.
     """
     address, _, port = coordinator.rpartition(":")
     hello = {"index": index, "count": count, "versions": dict(versions or {})}
     if index == 0:
-        return LinkedHosts(0, count, _Roll(hello, int(port), timeout).call())
-    return LinkedHosts(index, count, {0: _answer_roll(hello, address.strip("[]"), int(port), timeout)})
+        return ConnectedProcessGroup(0, count, _Coordinator(hello, int(port), timeout).connections())
+    return ConnectedProcessGroup(
+        index, count, {0: _report_to_coordinator(hello, address.strip("[]"), int(port), timeout)}
+    )
 
 
-class _Roll:
-    """Host 0's side of the roll."""
+class _Coordinator:
+    """Host 0's side of the rendezvous."""
 
     def __init__(self, hello: dict[str, Any], port: int, timeout: float):
         self.port, self.timeout, self.count = port, timeout, hello["count"]
         self.hellos: dict[int, dict[str, Any]] = {0: hello}
         self.peers: dict[int, socket.socket] = {}
-        self.strangers: dict[socket.socket, bytes] = {}  # connected, but they have not said who they are
+        self.strangers: dict[socket.socket, bytes] = {}  # connected, but not identified yet
 
-    def call(self) -> dict[int, socket.socket]:
-        """Returns the connections, by index."""
+    def connections(self) -> dict[int, socket.socket]:
+        """Waits for all hosts; returns the connection to each, by index."""
         deadline = time.monotonic() + self.timeout
         with self._listen() as server, selectors.DefaultSelector() as selector:
             selector.register(server, selectors.EVENT_READ)
@@ -116,11 +118,13 @@ class _Roll:
             hello = json.loads(said)
             index, count = int(hello["index"]), int(hello["count"])
         except (ValueError, KeyError, TypeError):
-            return  # not one of ours; it stays a stranger
+            return  # not a host of this run
         if count != self.count:
-            self._refuse(f"host 0 was told of {self.count} hosts, host {index} of {count}", "give all the same number")
+            self._refuse(
+                f"--processes is {self.count} on host 0 and {count} on host {index}", "give the same number to all"
+            )
         if index in self.hellos:
-            self._refuse(f"two processes say that they are host {index}", "give each its own index")
+            self._refuse(f"two processes have index {index}", "give each its own index")
         del self.strangers[peer]
         self.peers[index], self.hellos[index] = peer, hello
 
@@ -133,8 +137,8 @@ class _Roll:
         raise error
 
 
-def _answer_roll(hello: dict[str, Any], address: str, port: int, timeout: float) -> socket.socket:
-    """Another host's side of the roll: the connection to host 0."""
+def _report_to_coordinator(hello: dict[str, Any], address: str, port: int, timeout: float) -> socket.socket:
+    """Another host's side of the rendezvous: returns the connection to host 0."""
     deadline = time.monotonic() + timeout
     verdict, reason = [], "no answer"
     while not verdict and (left := deadline - time.monotonic()) > 0:
@@ -142,7 +146,7 @@ def _answer_roll(hello: dict[str, Any], address: str, port: int, timeout: float)
         try:
             peer = socket.create_connection((address, port), timeout=min(left, 10.0))
             peer.sendall(json.dumps(hello).encode() + b"\n")
-            # Host 0 may have begun to wait later; it ends the waiting.
+            # Host 0 may have started to wait later: it decides when the time is up.
             peer.settimeout(timeout + 10.0)
             verdict = json.loads(_line(peer))
         except (OSError, ValueError) as error:

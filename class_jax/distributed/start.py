@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Training on several hosts: how they find each other, and what must be the same on all before the first step."""
+"""Start of a run on several hosts: they find each other, and compare settings and data before the first step."""
 
 import contextlib
 import dataclasses
@@ -16,19 +16,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed import SINGLE_PROCESS, ProcessGroup
 from class_jax.distributed.agreement import refuse_differences
-from class_jax.distributed.rendezvous import call_roll
+from class_jax.distributed.rendezvous import rendezvous
 from class_jax.errors import InputError
 
-# JAX ends the process of a host that has not been heard of for so long; this room notices most ends earlier.
+# JAX ends a host that has not answered for this long; `process_group` notices most losses earlier.
 HEARTBEAT_SECONDS = 25
 _VERSIONS = ("class-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 _SHARED_DISK_SECONDS = 60.0
 
-# Settings that may differ between hosts: where files lie (what they hold is compared, see `data_values`), and what is
-# shown. Of each it is compared whether it is set at all.
-_OWN_TO_A_HOST = {
+# Settings that may differ between hosts: paths (the files' content is compared, see `data_values`) and what is shown.
+# Only whether they are set is compared.
+_PER_HOST_SETTINGS = {
     "TrainConfig": ("lists", "init_from", "progress"),
     "DataConfig": ("vocabulary", "store", "questions", "passages", "passage_languages", "own_passages"),
     "EvaluationConfig": ("questions", "gold", "recall_questions"),
@@ -37,17 +37,17 @@ _OWN_TO_A_HOST = {
 
 
 @dataclasses.dataclass(frozen=True)
-class HostConfig:
+class ProcessGroupConfig:
     """How a process finds the others of its run.
 
     Attributes:
       coordinator: "HOST:PORT" of host 0, reached by all. processes: how many there are. process: this one's index.
         All three or none.
       detect: takes what is not given from the cluster: SLURM, Open MPI, Cloud TPU, GKE (JAX's own detection).
-      timeout: seconds in which all must have come.
+      timeout: seconds in which all must have reported.
 
     Raises:
-      InputError: for some of the three alone, or an index or address that can't be.
+      InputError: if only some of the three are given, or an index or address is impossible.
     """
 
     coordinator: str | None = None
@@ -71,22 +71,22 @@ class HostConfig:
             raise InputError(f"is {self.process}, of {self.processes}", key="--process", remedy="count from 0")
 
 
-def join_hosts(config: HostConfig) -> Hosts:
+def join_process_group(config: ProcessGroupConfig) -> ProcessGroup:
     """Waits for the other hosts and sets up `jax.distributed`; to be called before JAX sees a device.
 
     Raises:
-      InputError: if the cluster is not one that JAX knows, a host does not arrive in time (its index is named), or the
-        hosts run other versions of the packages that must fit together.
+      InputError: if the cluster is not one that JAX knows, a host does not report in time (the message has its index),
+        or the hosts have different versions of the packages that must agree.
     """
     if config.coordinator is None and not config.detect:
-        return ALONE
+        return SINGLE_PROCESS
     coordinator, processes, process, devices = config.coordinator, config.processes, config.process, None
     if config.detect:
         coordinator, processes, process, devices = _detected(config)
     if processes == 1:
-        return ALONE
-    hosts = call_roll(process, processes, coordinator, config.timeout, {name: _version(name) for name in _VERSIONS})
-    # Its handler of SIGTERM would take the place of ours, which all hosts follow.
+        return SINGLE_PROCESS
+    hosts = rendezvous(process, processes, coordinator, config.timeout, {name: _version(name) for name in _VERSIONS})
+    # Its handler of SIGTERM would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator,
@@ -100,8 +100,8 @@ def join_hosts(config: HostConfig) -> Hosts:
     return hosts
 
 
-def _detected(config: HostConfig) -> tuple[str, int, int, list[int] | None]:
-    """What JAX finds out of the cluster: address, count, index, devices; the roll needs it before JAX starts."""
+def _detected(config: ProcessGroupConfig) -> tuple[str, int, int, list[int] | None]:
+    """What JAX finds out of the cluster, before it starts: address, count, index, devices."""
     # What `jax.distributed.initialize` calls; JAX has no public name for it.
     from jax._src.clusters import ClusterEnv
 
@@ -130,8 +130,8 @@ def _version(package: str) -> str:
 def settings_of(config: Any, name: str | None = None) -> dict[str, str]:
     """Flattens a run's configuration into what all hosts must have: "TrainConfig.batch_size" -> "64".
 
-    All fields of all dataclasses in it, but for the paths and readers of `_OWN_TO_A_HOST`, of which it counts whether
-    they are set: hosts may keep copies of the same files in different places.
+    All fields of all dataclasses in it; of those in `_PER_HOST_SETTINGS`, paths and readers, only whether they are set:
+    hosts may keep copies of the same files in different places.
     """
     kind, found = type(config).__name__, {}
     for field in dataclasses.fields(config):
@@ -139,14 +139,14 @@ def settings_of(config: Any, name: str | None = None) -> dict[str, str]:
         if dataclasses.is_dataclass(value):
             # As a gin file names them, but for a model inside another part.
             found |= {key: type(value).__name__} | settings_of(value, key if name else type(value).__name__)
-        elif field.name in _OWN_TO_A_HOST.get(kind, ()):
+        elif field.name in _PER_HOST_SETTINGS.get(kind, ()):
             found[key] = "nothing" if value is None else "something"
         else:
             found[key] = repr(value)
     return found
 
 
-def check_agreement(hosts: Hosts, name: str, values: Mapping[str, Any]) -> None:
+def check_agreement(hosts: ProcessGroup, name: str, values: Mapping[str, Any]) -> None:
     """Compares values by key over all hosts.
 
     Raises:
@@ -156,7 +156,7 @@ def check_agreement(hosts: Hosts, name: str, values: Mapping[str, Any]) -> None:
         refuse_differences(dict(enumerate(hosts.exchange(name, {key: str(value) for key, value in values.items()}))))
 
 
-def check_shared_folder(hosts: Hosts, folder: Path) -> None:
+def check_shared_folder(hosts: ProcessGroup, folder: Path) -> None:
     """Checks that all hosts see the folder that host 0 sees.
 
     Raises:
@@ -168,7 +168,7 @@ def check_shared_folder(hosts: Hosts, folder: Path) -> None:
     if hosts.index == 0:
         token.touch()
     name = hosts.exchange("folder", token.name)[0]
-    deadline = time.monotonic() + _SHARED_DISK_SECONDS  # network disks remember for a while that a file is not there
+    deadline = time.monotonic() + _SHARED_DISK_SECONDS  # network disks cache that a file is absent
     while not (seen := (folder / name).exists()) and time.monotonic() < deadline:
         time.sleep(0.5)
     blind = [str(host) for host, sees in enumerate(hosts.exchange("folder seen", seen)) if not sees]
@@ -183,7 +183,7 @@ def check_shared_folder(hosts: Hosts, folder: Path) -> None:
 
 
 def data_values(data: Any, evaluator: Any, teacher: str | None, mesh: Mesh) -> dict[str, Any]:
-    """What hosts must have read alike, wherever their files lie; by name, as digests.
+    """Digests, by name, of what all hosts must have read alike, wherever their files are.
 
     Args:
       data: `class_jax.training.data.TrainingData`. evaluator: `class_jax.training.evaluator.Evaluator`, or None.
@@ -223,8 +223,8 @@ def params_digest(params: Any) -> str:
 
 
 @contextlib.contextmanager
-def failing_together(hosts: Hosts) -> Iterator[None]:
-    """Lets an error that leaves the block on one of several hosts end them all, with its message; see `Hosts.fail`."""
+def failing_together(hosts: ProcessGroup) -> Iterator[None]:
+    """Ends all hosts with the message of an error that leaves the block on one; see `ProcessGroup.fail`."""
     try:
         yield
     except BaseException as error:

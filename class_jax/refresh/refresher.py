@@ -26,14 +26,14 @@ import jax
 import numpy as np
 
 from class_jax.common.files import digest_file
-from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed import SINGLE_PROCESS, ProcessGroup
 from class_jax.errors import InputError, nearest
 from class_jax.models.encode import DualEncoder, Params, Tokens, allowed_rows, check_enough
 from class_jax.refresh.lists import NO_ROW, DamagedError, PassageLists, clear_unfinished, folder_of, remove, versions
 from class_jax.retrieval.exact import checked_exclude, exact_search
-from class_jax.retrieval.filters import Allowed, SearchSpaces
+from class_jax.retrieval.filters import Allowed, SearchFilters
 from class_jax.retrieval.scann.index import build_index, scann_search
-from class_jax.retrieval.shards import merged, part_of, widened
+from class_jax.retrieval.shards import merge_shards, pad_lists, shard_mask
 
 BACKENDS = ("exact", "scann")
 _POLL_SECONDS = 0.1
@@ -98,7 +98,7 @@ class Refresher:
         questions_fingerprint: str = "",
         keep: int = 2,
         protected: Callable[[], Iterable[int]] | None = None,
-        hosts: Hosts = ALONE,
+        hosts: ProcessGroup = SINGLE_PROCESS,
         **search: Any,
     ):
         if backend not in BACKENDS:
@@ -297,7 +297,7 @@ class Refresher:
         errors = [error for one in under_way if (error := one.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, _StoppedError)):
             raise error
-        return merged([one.result() for one in under_way], self.k)
+        return merge_shards([one.result() for one in under_way], self.k)
 
     def _search(
         self, refresh: _Refresh, params: Params, rows: np.ndarray, part: tuple[int, int]
@@ -305,7 +305,7 @@ class Refresher:
         search = functools.partial(self._search_within, refresh, params, part)
         return (
             self._allowed.search(rows, search)
-            if isinstance(self._allowed, SearchSpaces)
+            if isinstance(self._allowed, SearchFilters)
             else search(rows, self._allowed)
         )
 
@@ -321,7 +321,7 @@ class Refresher:
         given, k, whole = (self._encoder, params, self._store), self.k, part == (0, 1)
         if not whole:
             check_enough(allowed_rows(self._store, allowed), k, own)
-            allowed = part_of(allowed, self._store.num_passages, *part)
+            allowed = shard_mask(allowed, self._store.num_passages, *part)
         if self._backend == "exact":
             settings = {"report": self._reporter(refresh, "scored", part), "progress": False, **self._search_settings}
             return exact_search(*given, questions, k, allowed=allowed, exclude=own, fill=not whole, **settings)
@@ -329,12 +329,12 @@ class Refresher:
             # ScaNN gives every question as many as the one whose own passage is in this part can have.
             k = min(k, int(allowed.sum()) - bool(allowed[own[own >= 0]].any()))
             if k < 1:
-                return widened(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32), self.k)
+                return pad_lists(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32), self.k)
         building, searching = self._scann_settings()
         report = self._reporter(refresh, "embedded", part)
         index = build_index(*given, k=k, allowed=allowed, scratch=self.folder, report=report, **building)
         report = self._reporter(refresh, "scored in full", part)
-        return widened(*scann_search(index, *given, questions, k, exclude=own, report=report, **searching), self.k)
+        return pad_lists(*scann_search(index, *given, questions, k, exclude=own, report=report, **searching), self.k)
 
     def _exchanged(self, refresh: _Refresh, rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Writes this host's part of the lists; on host 0 merges it with those of the others, once they are there."""
@@ -348,7 +348,7 @@ class Refresher:
             path = self._awaited(folder_of(folder / f"host-{host}", refresh.version))
             part = PassageLists.load(path, **self._fingerprints())
             parts.append((part.rows, part.scores))
-        found = merged(parts, self.k)
+        found = merge_shards(parts, self.k)
         shutil.rmtree(folder, ignore_errors=True)
         return found
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""What a run reports: a progress bar, a JSON-lines file, and TensorBoard through CLU where it is installed."""
+"""The metrics log of a run: a progress bar, a JSON-lines file, and TensorBoard files where CLU is installed."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from class_jax.common.files import replacing
 from class_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
-_FREE = "free some space; the same command goes on from the last checkpoint"
+_REMEDY = "free some space; the same command resumes from the last checkpoint"
 
 
 class MetricLog:
@@ -23,8 +23,8 @@ class MetricLog:
     Args:
       folder: the run's folder.
       total_steps: for the bar's time left.
-      start: first step of this process; lines of later steps that a killed process left are dropped, so that a
-        resumed run has each step once.
+      start: steps done before; lines of later steps that a killed process left are dropped, so that a resumed run has
+        each step once.
       questions_per_step: for the rate shown.
       tensorboard: whether to write TensorBoard files; needs clu.
       progress: True shows the bar, False hides it, None shows it on a terminal.
@@ -41,7 +41,7 @@ class MetricLog:
         progress: bool | None = None,
     ):
         self._path = folder / "metrics.jsonl"
-        # A run that starts over measures step 0 again, too.
+        # A run that starts again evaluates step 0 again.
         _drop_after(self._path, start if start else -1)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._writer = _tensorboard(folder) if tensorboard else None
@@ -56,7 +56,7 @@ class MetricLog:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
         except OSError as error:
-            raise InputError(f"could not be written ({error.strerror})", file=self._path, remedy=_FREE) from error
+            raise InputError(f"could not be written ({error.strerror})", file=self._path, remedy=_REMEDY) from error
         if self._writer is not None:
             self._writer.write_scalars(step, {name: v for name, v in values.items() if math.isfinite(v)})
 
@@ -66,7 +66,7 @@ class MetricLog:
         rate = self._bar.format_dict["rate"] or 0.0
         self._bar.set_postfix_str(f"loss {loss:.3f}, {rate * self._questions:.1f} questions/s", refresh=False)
 
-    def say(self, message: str) -> None:
+    def print_line(self, message: str) -> None:
         """Prints a line above the bar."""
         self._bar.write(message)
 
@@ -80,7 +80,7 @@ class MetricLog:
 
 
 class NoLog:
-    """In place of `MetricLog` on hosts other than host 0, which reports for all."""
+    """Used instead of `MetricLog` on hosts other than host 0, which logs for all."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Does nothing."""
@@ -88,7 +88,7 @@ class NoLog:
     def advance(self, loss: float) -> None:
         """Does nothing."""
 
-    def say(self, message: str) -> None:
+    def print_line(self, message: str) -> None:
         """Does nothing."""
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ def _tensorboard(folder: Path):
     except ImportError:
         _log.warning("no TensorBoard files: pip install 'class-jax[train]'")
         return None
-    # TensorFlow writes files here; the accelerator is JAX's.
+    # TensorFlow only writes files here: it must not see the accelerator.
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))

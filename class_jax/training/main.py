@@ -12,15 +12,18 @@ import gin
 from class_jax.common.files import replacing
 from class_jax.configuration.gin_errors import explained
 from class_jax.configuration.gin_files import parse
-from class_jax.distributed import ALONE, Hosts
-from class_jax.distributed.start import HostConfig, failing_together, join_hosts
+from class_jax.distributed import SINGLE_PROCESS, ProcessGroup
+from class_jax.distributed.start import ProcessGroupConfig, failing_together, join_process_group
 from class_jax.errors import InputError
 from class_jax.training import loop
 from class_jax.training.flags import parse_flags
 
 
 def train_from_gin(
-    files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",), hosts: Hosts = ALONE
+    files: Sequence[str],
+    bindings: Sequence[str],
+    search_paths: Sequence[str] = (".",),
+    hosts: ProcessGroup = SINGLE_PROCESS,
 ) -> dict:
     """Parses gin files and bindings, then trains; see `loop.train`.
 
@@ -73,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.unraisablehook = _without_closed_loops
     try:
         files, found = parse_flags(sys.argv if argv is None else argv)
-        hosts = join_hosts(
-            HostConfig(found.coordinator, found.processes, found.process, found.distributed, found.host_timeout)
+        hosts = join_process_group(
+            ProcessGroupConfig(found.coordinator, found.processes, found.process, found.distributed, found.host_timeout)
         )
         if hosts.index:
             logging.getLogger().setLevel(logging.WARNING)  # host 0 tells what all do

@@ -37,6 +37,10 @@ class TrainState(NamedTuple):
     rng: jax.Array
 
 
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
+"""`state, metrics = step(state, batch)`, or `step(state, batch, teacher_params)` where a model teaches."""
+
+
 def state_shardings(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shardings of the training state."""
     everywhere = sharding.replicated(mesh)
@@ -83,7 +87,7 @@ def make_train_step(
     mesh: Mesh,
     teacher: ModelConfig | None = None,
     teacher_temperature: float = 1.0,
-) -> Callable[..., tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """The compiled step: `state, metrics = step(state, batch)`; the old state's buffers are reused.
 
     Args:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from class_jax.checkpoints import weights
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
-from class_jax.distributed import ALONE, Hosts, sharding
+from class_jax.distributed import SINGLE_PROCESS, ProcessGroup, sharding
 from class_jax.errors import InputError
 from class_jax.models import inference
 from class_jax.models.class_model import Params
@@ -112,7 +112,7 @@ def open_bm25_teacher(config: Bm25TeacherConfig, data: TrainingData, folder: Pat
     return teacher
 
 
-def lists_by_teacher(config: Bm25TeacherConfig, teacher: BM25, data: TrainingData) -> PassageLists:
+def lists_by_bm25(config: Bm25TeacherConfig, teacher: BM25, data: TrainingData) -> PassageLists:
     """Each English question's best passages by the teacher.
 
     Raises:
@@ -140,7 +140,11 @@ def lists_by_teacher(config: Bm25TeacherConfig, teacher: BM25, data: TrainingDat
 
 
 def open_model_teacher(
-    config: ModelTeacherConfig, data_config: DataConfig, data: TrainingData, mesh: Mesh, hosts: Hosts = ALONE
+    config: ModelTeacherConfig,
+    data_config: DataConfig,
+    data: TrainingData,
+    mesh: Mesh,
+    hosts: ProcessGroup = SINGLE_PROCESS,
 ) -> ModelTeacher:
     """Opens a teacher's vocabulary, token store (built where missing) and weights; the same limits of tokens hold.
 
@@ -171,7 +175,7 @@ def lists_by_model_teacher(
     rows: np.ndarray | None = None,
     *,
     retriever: Params | list[Params] | None = None,
-    hosts: Hosts = ALONE,
+    hosts: ProcessGroup = SINGLE_PROCESS,
 ) -> PassageLists:
     """Each English question's best passages by the teacher, published as version 0 in `folder`.
 

@@ -15,13 +15,13 @@ import tiny_run
 from host_processes import free_port, run_hosts
 
 from class_jax.checkpoints.state import TrainCheckpoints
-from class_jax.distributed import ALONE, sharding
+from class_jax.distributed import SINGLE_PROCESS, sharding
 from class_jax.distributed.process_group import LOST
-from class_jax.distributed.rendezvous import call_roll
-from class_jax.distributed.start import HostConfig, join_hosts
+from class_jax.distributed.rendezvous import rendezvous
+from class_jax.distributed.start import ProcessGroupConfig, join_process_group
 from class_jax.errors import InputError
 from class_jax.refresh.lists import PassageLists
-from class_jax.retrieval.shards import merged, part_of
+from class_jax.retrieval.shards import merge_shards, shard_mask
 
 # Losses of another number of hosts: sums over devices are taken in another order. Largest relative difference.
 TOLERANCE = 1e-5
@@ -36,7 +36,7 @@ SETTINGS = {
 }
 GONE = (
     "error: host {} of 2 is gone (it was killed, or its machine or network failed); "
-    "the same command on all hosts goes on from the last checkpoint"
+    "the same command on all hosts resumes from the last checkpoint"
 )
 
 
@@ -114,7 +114,7 @@ def test_two_hosts_go_on_and_train_as_one_does(command, cache, devices, on_one_h
     before = tiny_run.losses(run)
     ended = run_hosts([command(run)] * 2, devices, cache=cache)
     assert [host.status for host in ended] == [0, 0], ended[0].error + ended[1].error
-    assert "going on at step 4 of 10" in ended[0].error
+    assert "resuming at step 4 of 10" in ended[0].error
     losses = tiny_run.losses(run)
     assert {step: losses[step] for step in before} == before and max(before) > 4  # bit for bit
     assert_same_losses(run, on_one_host)
@@ -157,7 +157,7 @@ def test_other_layouts_go_on(command, cache, on_one_host, killed, tmp_path, host
     else:
         ended = run_hosts([command(run)] * hosts, 8 // hosts, cache=cache)
     assert {host.status for host in ended} == {0}, ended[0].error
-    assert "going on at step 4 of 10" in ended[0].error
+    assert "resuming at step 4 of 10" in ended[0].error
     assert_same_losses(run, on_one_host)
 
 
@@ -178,7 +178,7 @@ def test_a_signal_to_one_host_stops_all_at_one_step(command, cache, on_one_host,
     assert [host.status for host in ended] == [2, 2], ended[0].error + ended[1].error
     stopped = max(tiny_run.losses(run))
     assert 4 <= stopped < 10
-    line = f"error: {run}: stopped by SIGTERM at step {stopped}, which is saved; the same command goes on from there"
+    line = f"error: {run}: stopped by SIGTERM at step {stopped}, which is saved; the same command resumes from there"
     assert [host.said for host in ended] == [[line]] * 2
     assert (run / "checkpoints" / str(stopped)).is_dir()
     ended = run_hosts([command(run)] * 2, 4, cache=cache)
@@ -243,12 +243,12 @@ from class_jax.checkpoints.state import TrainCheckpoints
 from class_jax.models import ModelConfig
 from class_jax.training import optimizer, step
 from class_jax.distributed import sharding
-from class_jax.distributed.start import HostConfig, join_hosts
+from class_jax.distributed.start import ProcessGroupConfig, join_process_group
 
 source, target, fsdp, *flags = sys.argv[1:]
 given = dict(flag.removeprefix("--").split("=") for flag in flags)
 if given:
-    hosts = join_hosts(HostConfig(given["coordinator"], int(given["processes"]), int(given["process"])))
+    hosts = join_process_group(ProcessGroupConfig(given["coordinator"], int(given["processes"]), int(given["process"])))
 config = ModelConfig(vocab_size=32, d_model=16, d_kv=4, d_ff=16, num_layers=2, num_decoder_layers=1, num_heads=2,
                      retriever_head=1)
 adamw = optimizer.make_optimizer(optimizer.OptimizerConfig(total_steps=10))
@@ -293,7 +293,7 @@ def test_a_checkpoint_passes_from_layout_to_layout_bit_for_bit(tmp_path):
             assert (other[name].dtype, other[name].tobytes()) == (array.dtype, array.tobytes()), name
 
 
-class TestRoll:
+class TestRendezvous:
     """Who is there; in threads of this process."""
 
     @staticmethod
@@ -303,7 +303,7 @@ class TestRoll:
 
         def one(index, count, versions):
             try:
-                return call_roll(index, count, address, timeout, versions)
+                return rendezvous(index, count, address, timeout, versions)
             except InputError as error:
                 return str(error)
 
@@ -349,15 +349,15 @@ class TestRoll:
 
     def test_counts_differ(self):
         said = self.call((0, 2, {}), (1, 3, {}))
-        assert said == ["host 0 was told of 2 hosts, host 1 of 3; give all the same number"] * 2
+        assert said == ["--processes is 2 on host 0 and 3 on host 1; give the same number to all"] * 2
 
     def test_an_index_twice(self):
         said = self.call((0, 3, {}), (1, 3, {}), (1, 3, {}))
-        assert said == ["two processes say that they are host 1; give each its own index"] * 3
+        assert said == ["two processes have index 1; give each its own index"] * 3
 
     def test_the_port_is_taken(self):
         with socket.create_server(("", 0)) as taken, pytest.raises(InputError, match="can't be listened on"):
-            call_roll(0, 2, f"127.0.0.1:{taken.getsockname()[1]}", 1.0)
+            rendezvous(0, 2, f"127.0.0.1:{taken.getsockname()[1]}", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -373,19 +373,19 @@ class TestRoll:
 )
 def test_flags_that_do_not_fit(flags, message):
     with pytest.raises(InputError) as caught:
-        HostConfig(**flags)
+        ProcessGroupConfig(**flags)
     assert message in str(caught.value)
 
 
 def test_no_cluster_is_found():
     with pytest.raises(InputError, match="--distributed: finds no cluster"):
-        join_hosts(HostConfig(detect=True, timeout=1.0))
+        join_process_group(ProcessGroupConfig(detect=True, timeout=1.0))
 
 
 def test_one_host_needs_nothing():
-    assert join_hosts(HostConfig()) is ALONE
-    assert ALONE.exchange("x", 3) == [3] and ALONE.first("x", lambda: 4) == 4
-    assert ALONE.stop_after(5, []) is None and ALONE.stop_after(5, ["SIGINT"]) == "SIGINT"
+    assert join_process_group(ProcessGroupConfig()) is SINGLE_PROCESS
+    assert SINGLE_PROCESS.exchange("x", 3) == [3] and SINGLE_PROCESS.first("x", lambda: 4) == 4
+    assert SINGLE_PROCESS.stop_after(5, []) is None and SINGLE_PROCESS.stop_after(5, ["SIGINT"]) == "SIGINT"
 
 
 def mesh_of(processes, shape):
@@ -417,7 +417,7 @@ def test_slices_of_a_batch(processes, shape, shares):
 def test_parts_make_up_the_whole(count):
     rng = np.random.default_rng(count)
     allowed = rng.random(30) < 0.6
-    parts = [part_of(allowed, 30, index, count) for index in range(count)]
+    parts = [shard_mask(allowed, 30, index, count) for index in range(count)]
     np.testing.assert_array_equal(np.sum(parts, axis=0), allowed)
     scores = np.round(rng.normal(size=(4, 30)), 1).astype(np.float32)  # some are equal
 
@@ -428,7 +428,7 @@ def test_parts_make_up_the_whole(count):
         fill = ((0, 0), (0, k - order.shape[1]))
         return np.pad(found[0], fill, constant_values=-1), np.pad(found[1], fill, constant_values=-np.inf)
 
-    rows, values = merged([best(part, 9) for part in parts], 9)
+    rows, values = merge_shards([best(part, 9) for part in parts], 9)
     expected = best(allowed, 9)
     np.testing.assert_array_equal(rows, expected[0])
     np.testing.assert_array_equal(values, expected[1])

@@ -16,13 +16,15 @@ import tiny_run
 
 from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
-from class_jax.distributed import ALONE
+from class_jax.distributed import SINGLE_PROCESS
 from class_jax.errors import InputError
 from class_jax.models.encode import DualEncoder
 from class_jax.retrieval import embed
 from class_jax.retrieval.embed import EmbedSettings, embed_corpus
 from class_jax.retrieval.index import open_index
 from class_jax.retrieval.vectors import VectorStore
+
+pytestmark = pytest.mark.core
 
 WIDTH = 6
 BUCKETS = (16, 24, 64)
@@ -52,7 +54,7 @@ def store(tmp_path_factory):
     return build_store(folder / "passages.tsv", vocabulary, folder / "store", progress=False)
 
 
-def run(store, folder, encoder=MULTI, table=TABLE, model="weights", hosts=ALONE, **settings):
+def run(store, folder, encoder=MULTI, table=TABLE, model="weights", hosts=SINGLE_PROCESS, **settings):
     given = EmbedSettings(**{"dtype": "float32", "batch": 4, "part_passages": 20, "buckets": BUCKETS, **settings})
     made = {"model": model, "settings": given, "hosts": hosts}
     return embed_corpus(encoder, jnp.asarray(table), store, folder, progress=False, **made)
@@ -182,10 +184,10 @@ _HOST = """
 import sys, jax
 import test_embed as t
 from class_jax.corpus.store import TokenStore
-from class_jax.distributed.start import HostConfig, join_hosts
+from class_jax.distributed.start import ProcessGroupConfig, join_process_group
 from pathlib import Path
 store, out, host, port = sys.argv[1:]
-hosts = join_hosts(HostConfig(f"127.0.0.1:{port}", 2, int(host)))
+hosts = join_process_group(ProcessGroupConfig(f"127.0.0.1:{port}", 2, int(host)))
 assert len(jax.local_devices()) == 2 and jax.process_count() == 2
 t.run(TokenStore.open(store), Path(out), hosts=hosts)
 hosts.leave()

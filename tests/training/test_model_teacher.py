@@ -33,7 +33,7 @@ from class_jax.objectives.batch import Batch
 from class_jax.questions.readers import read_parallel
 from class_jax.refresh import refresher
 from class_jax.refresh.lists import PassageLists
-from class_jax.training import loop, optimizer, teacher
+from class_jax.training import builder, loop, optimizer, teacher
 from class_jax.training.config import RefreshConfig, TrainConfig
 from class_jax.training.data import DataConfig, open_data
 from class_jax.training.feed import Feed
@@ -137,16 +137,15 @@ def run(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     seen = {}
 
-    class Kept(loop._Run):
-        def train(self, *given):
-            seen["before"] = jax.device_get(self.model_teacher.params)
-            result = super().train(*given)
-            seen["after"] = jax.device_get(self.model_teacher.params)
-            return result
+    def opened(*given):
+        run = builder.open_run(*given)
+        seen["run"], seen["before"] = run, jax.device_get(run.teacher.params)
+        return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_Run", Kept)
+        patch.setattr(loop, "open_run", opened)
         loop.train(str(folder), train_config(world))
+    seen["after"] = jax.device_get(seen.pop("run").teacher.params)
     return folder, seen
 
 
@@ -444,7 +443,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_and_needs_no_tensorflow(worl
     process = tiny_run.start(command, cache=tmp_path / "compiled")
     _, error = process.communicate(timeout=600)
     assert process.returncode == 0, error
-    assert "going on at step 4 of 10" in error
+    assert "resuming at step 4 of 10" in error
     _, error = never_killed.communicate(timeout=600)
     assert never_killed.returncode == 0, error
     assert list(tiny_run.losses(whole)) == list(range(1, 11))

@@ -43,14 +43,14 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(stage, data, tmp_path):
             step = max(tiny_run.losses(killed))
             assert process.returncode == 2, error
             assert [line for line in error.splitlines() if line.startswith("error: ")] == [
-                f"error: {killed}: stopped by SIGTERM at step {step}, which is saved; the same command goes on from there"
+                f"error: {killed}: stopped by SIGTERM at step {step}, which is saved; the same command resumes from there"
             ]
             assert (killed / "checkpoints" / str(step)).is_dir()
         assert not (killed / "model").exists()
     process = tiny_run.start(command, cache=tmp_path / "compiled")
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
-    assert "going on at step 16 of 20" in error
+    assert "resuming at step 16 of 20" in error
     _, error = never_killed.communicate(timeout=300)
     assert never_killed.returncode == 0, error
 
