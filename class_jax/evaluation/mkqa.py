@@ -17,9 +17,10 @@ from tqdm import tqdm
 from class_jax.common.files import replacing_folder
 from class_jax.errors import InputError, nearest
 from class_jax.evaluation.passages import parallel_id
-from class_jax.evaluation.scores import Question, Scores, check_ids
+from class_jax.evaluation.scores import Scores, check_ids
 from class_jax.evaluation.text import JoinedPassages, Tokeniser, get_tokeniser, join_passages, span_answers
 from class_jax.evaluation.xor_retrieve import TOKEN_BUDGETS, metric_name
+from class_jax.questions.question import Question
 from class_jax.questions.readers import MKQA_LANGUAGES, read_mkqa
 
 UNSEEN_LANGUAGES = (

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from class_jax.errors import InputError
-from class_jax.evaluation.scores import Question, Scores, check_ids
+from class_jax.evaluation.scores import Scores, check_ids
 from class_jax.evaluation.text import get_tokeniser, join_passages, span_answers
+from class_jax.questions.question import Question
 
 Ranked = np.ndarray | Sequence[Sequence[Any]]
 

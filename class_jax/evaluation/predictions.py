@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from class_jax.errors import InputError
-from class_jax.evaluation.scores import Question, unknown_id
+from class_jax.evaluation.scores import unknown_id
+from class_jax.questions.question import Question
 
 _BLANK = " \t\r\n"
 

@@ -12,7 +12,8 @@ from typing import Any
 from class_jax.common.files import numbered_lines
 from class_jax.errors import InputError
 from class_jax.evaluation.predictions import json_entries
-from class_jax.evaluation.scores import Question, unknown_id
+from class_jax.evaluation.scores import unknown_id
+from class_jax.questions.question import Question
 
 _ID_KEYS = ("id", "q_id", "question_id")
 _SHAPE = 'write [{"id": "question id", "ctxs": [{"id": "passage id", "text": "..."}, ...]}, ...]'

@@ -3,20 +3,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from class_jax.errors import InputError
-
-
-class Question(Protocol):
-    """What the metrics need to know of a question; `class_jax.questions.readers.Question` is one."""
-
-    id: str
-    text: str
-    answers: Sequence[str]
-    language: str
+from class_jax.questions.question import Question
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from class_jax.errors import InputError
-from class_jax.evaluation.scores import Question, Scores, check_ids
+from class_jax.evaluation.scores import Scores, check_ids
 from class_jax.evaluation.text import normalise_answer, normalise_english_answer, segment_japanese
+from class_jax.questions.question import Question
 
 NO_ANSWER = "No Answer"
 _MAX_NGRAM = 4

@@ -8,8 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from class_jax.errors import InputError
-from class_jax.evaluation.scores import Question, Scores, check_ids
+from class_jax.evaluation.scores import Scores, check_ids
 from class_jax.evaluation.text import get_tokeniser, join_passages, span_answers
+from class_jax.questions.question import Question
 
 TOKEN_BUDGETS = (2000, 5000)
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from class_jax.errors import InputError
-from class_jax.evaluation.scores import Question, Scores, check_ids
+from class_jax.evaluation.scores import Scores, check_ids
 from class_jax.evaluation.text import get_tokeniser, join_passages, span_answers
 from class_jax.evaluation.xor_retrieve import metric_name
+from class_jax.questions.question import Question
 from class_jax.reports.published import Published
 from class_jax.reports.tables import Cell, Column, Table
 

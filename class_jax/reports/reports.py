@@ -16,7 +16,8 @@ import numpy as np
 from class_jax.common.files import read_json, write_json
 from class_jax.errors import InputError, nearest
 from class_jax.evaluation import uncertainty
-from class_jax.evaluation.scores import Question, Scores
+from class_jax.evaluation.scores import Scores
+from class_jax.questions.question import Question
 from class_jax.reports.breakdown import breakdown_table
 from class_jax.reports.published import Published, published_breakdown
 from class_jax.reports.tables import Cell, Column, Table
