@@ -37,7 +37,7 @@ def hash_ids(names: Sequence[bytes]) -> np.ndarray:
     return np.frombuffer(digests, "<u8")
 
 
-class Column:
+class MemmapColumn:
     """One file of the store, appended to in order; its digest is taken on the way."""
 
     def __init__(self, path: Path, dtype: str) -> None:
@@ -103,8 +103,8 @@ def write_id_table(folder: Path, count: int, source: Path) -> dict[str, dict]:
     unsorted = np.fromfile(folder / UNSORTED, "<u8")
     (folder / UNSORTED).unlink()
     order = np.argsort(unsorted)
-    hashes = Column(folder / "id_hashes.bin", "<u8")
-    rows = Column(folder / "id_rows.bin", "<u4" if count < 1 << 32 else "<i8")
+    hashes = MemmapColumn(folder / "id_hashes.bin", "<u8")
+    rows = MemmapColumn(folder / "id_rows.bin", "<u4" if count < 1 << 32 else "<i8")
     try:
         for start in range(0, count, _BLOCK):
             here = order[start : start + _BLOCK + 1]  # one more, to compare over the blocks' border

@@ -25,7 +25,7 @@ from class_jax.corpus.inputs import encode_passages
 from class_jax.corpus.memmap_columns import (
     REBUILD,
     UNSORTED,
-    Column,
+    MemmapColumn,
     check_column,
     hash_ids,
     map_column,
@@ -418,8 +418,8 @@ class _Writer:
         types = {"tokens.bin": _token_type(vocabulary), "token_offsets.bin": "<i8", "lengths.bin": "<i4"}
         for name in _STRINGS:
             types |= {f"{name}s.bin": "|u1", f"{name}_offsets.bin": "<i8"}
-        self._columns = {name: Column(folder / name, dtype) for name, dtype in types.items()}
-        self._hashes = Column(folder / UNSORTED, "<u8")
+        self._columns = {name: MemmapColumn(folder / name, dtype) for name, dtype in types.items()}
+        self._hashes = MemmapColumn(folder / UNSORTED, "<u8")
 
     def __enter__(self) -> "_Writer":
         for name in ("token", *_STRINGS):

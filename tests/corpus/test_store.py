@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_nothing(tsv, vocabulary, tmp_path, monkeypatch):
     def full(self, values):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(memmap_columns.Column, "append", full)
+    monkeypatch.setattr(memmap_columns.MemmapColumn, "append", full)
     with pytest.raises(InputError, match=r"could not be written \(No space left on device\)"):
         build_store(tsv, vocabulary, tmp_path / "s")
     assert not list(tmp_path.iterdir())
