@@ -12,7 +12,6 @@ from class_jax.questions.readers import XOR_LANGUAGES
 from class_jax.reports.published import published
 
 FILES = sorted(f"paper/{path.name}" for path in (RUNS / "paper").glob("*.gin"))
-HEADER = ("Reproduces", "Published", "Command", "Expected", "Must be set", "Commonly overridden")
 FIGURES = {
     *(("5", label) for label in ("-q^En", "-q^L", "-L_align", "w/ 7 langs", "w/ CS", "w/ MT")),
     *(("8", label) for label in ("CS", "MT")),
@@ -55,10 +54,8 @@ def test_published_scores_are_those_on_record():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_header_is_complete(name):
+def test_the_header_has_the_commands(name):
     text = header(name)
-    for part in HEADER:
-        assert re.search(rf"^# {part}:(?: \S|\n#   \S)", text, flags=re.MULTILINE), part
     run = name.removeprefix("paper/").removesuffix(".gin")
     assert f"class-jax train runs/{name} --gin.MODEL_DIR=\"'runs/paper/{run}'\"" in text
     assert "arXiv 2402.16508" in text and f"--model runs/paper/{run}/model" in text
@@ -119,8 +116,8 @@ def test_ablations_of_stage_1(configurations):
     assert losses["paper/stage1_no_english_queries.gin"].queries == "parallel"
     assert losses["paper/stage1_no_target_queries.gin"].queries == "english"
     assert not losses["paper/stage1_no_alignment.gin"].align and losses["paper/stage1.gin"].align
-    with resolved("paper/stage1_7_languages.gin"):
-        assert gin.query_parameter("selection.in_languages.languages") == XOR_LANGUAGES
+    [questions] = configurations["paper/stage1_7_languages.gin"][0].data.questions.splits.values()
+    assert f"languages={XOR_LANGUAGES}" in repr(questions)
     for name in ("paper/stage1.gin", "paper/stage1_dense.gin"):
         assert configurations[name][0].teacher.model.retriever == "multi_vector"  # ReAtt is, whatever its student is
 

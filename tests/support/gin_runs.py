@@ -4,7 +4,9 @@
 import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +23,9 @@ RUNS = tiny_run.REPOSITORY / "gin" / "runs"
 MACRO = re.compile(r"\b[A-Z][A-Z_]+\b")
 
 
-def header(name: str) -> str:
-    """The comment that a file of `gin/runs` opens with."""
-    lines = (RUNS / name).read_text(encoding="utf-8").splitlines()
+def header(name: str, folder: Path = RUNS) -> str:
+    """The comment that a gin file opens with."""
+    lines = (folder / name).read_text(encoding="utf-8").splitlines()
     count = next(i for i, line in enumerate(lines) if not line.startswith("#"))
     return "\n".join(lines[:count])
 
@@ -35,17 +37,30 @@ def must_be_set(name: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def resolved(name: str) -> Iterator[TrainConfig]:
-    """The configuration of a file, with what its header says must be set and nothing else; opens no data."""
+def elsewhere() -> Iterator[None]:
+    """An empty working folder: what is found there is found by short name."""
     here = os.getcwd()
-    os.chdir(tiny_run.REPOSITORY)
-    try:
-        macros = dict.fromkeys(must_be_set(name), "'somewhere'") | {"MODEL_DIR": "'runs/test'"}
-        parse([f"runs/{name}"], [f"{macro} = {value}" for macro, value in macros.items()])
-        yield gin.get_configurable(TrainConfig)()
-    finally:
-        os.chdir(here)
-        gin.clear_config()
+    with tempfile.TemporaryDirectory() as empty:
+        os.chdir(empty)
+        try:
+            yield
+        finally:
+            os.chdir(here)
+
+
+@contextlib.contextmanager
+def resolved(name: str) -> Iterator[TrainConfig]:
+    """The configuration of a file, with what its header says must be set and nothing else; opens no data.
+
+    By its short name, from an empty folder.
+    """
+    with elsewhere():
+        try:
+            macros = dict.fromkeys(must_be_set(name), "'somewhere'") | {"MODEL_DIR": "'runs/test'"}
+            parse([f"runs/{name}"], [f"{macro} = {value}" for macro, value in macros.items()])
+            yield gin.get_configurable(TrainConfig)()
+        finally:
+            gin.clear_config()
 
 
 def batch_shapes(config: TrainConfig) -> Batch:
