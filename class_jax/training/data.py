@@ -16,9 +16,10 @@ from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.distributed import ALONE, Hosts
 from class_jax.errors import InputError
 from class_jax.models.config import ModelConfig
-from class_jax.questions.readers import Question
+from class_jax.questions.question import Question
 from class_jax.questions.table import QuestionTable
 from class_jax.retrieval.filters import Allowed, in_languages
+from class_jax.tasks import Mixture
 
 _log = logging.getLogger(__name__)
 
@@ -30,26 +31,30 @@ class DataConfig:
     Attributes:
       vocabulary: a SentencePiece model, by path or hub id.
       store: folder of the token store; built from `passages` where it is missing.
-      questions: training questions, as `class_jax.questions.readers` yields them (several readers as a list), or
-        the name of a seqio task or mixture.
+      questions: training questions: a mixture that is registered with seqio when the data is opened
+        (`class_jax.tasks.mixture`); or the name of one that is registered already; or, where TensorFlow is not
+        installed, a reader of `class_jax.questions.readers`, or several in a sequence. All give the same rows.
       passages: the public passage TSV.
       passage_languages: TSV `id, language` (more columns are ignored), for corpora of several languages.
       search_languages: languages of the passages that training retrieves; "question" stands for the question's own.
         None for all.
       own_passages: TSV `question id, passage id`: the passage that each synthetic question was made from.
       max_passage_tokens: longer passages are cut.
-      max_question_tokens: longer training questions are cut (those of a seqio task at the task's own 50).
+      max_question_tokens: longer training questions are cut.
+      language_exponent: of language sampling, p_i ~ n_i ** exponent. It decides how training samples, and a mixture
+        is registered with rates that say the same; the rates of one that is registered already are not used.
     """
 
     vocabulary: str
     store: str
-    questions: Iterable[Question] | Sequence[Iterable[Question]] | str
+    questions: Mixture | str | Iterable[Question] | Sequence[Iterable[Question]]
     passages: str | None = None
     passage_languages: str | None = None
     search_languages: Sequence[str] | None = None
     own_passages: str | None = None
     max_passage_tokens: int = 200
     max_question_tokens: int = 50
+    language_exponent: float = 0.5
 
 
 class TrainingData(NamedTuple):
@@ -79,12 +84,7 @@ def open_data(config: DataConfig, model: ModelConfig, hosts: Hosts = ALONE) -> T
     vocabulary = Vocabulary.load(config.vocabulary)
     check_vocabulary(vocabulary, model)
     store = hosts.first("token store", lambda: open_store(config.store, vocabulary, config))
-    if isinstance(config.questions, str):
-        table = QuestionTable.from_task(config.questions)
-    else:
-        table = QuestionTable.from_questions(
-            _flat(config.questions), vocabulary, max_question_tokens=config.max_question_tokens
-        )
+    table = _question_table(config, vocabulary)
     if config.own_passages is not None:
         own = _read_own_passages(config.own_passages, store)
         rows = np.array([own.get(table.id(row), -1) for row in range(len(table))], np.int64)
@@ -93,6 +93,15 @@ def open_data(config: DataConfig, model: ModelConfig, hosts: Hosts = ALONE) -> T
     asked = np.array(table.languages)[table.language_codes]
     allowed = in_languages(languages, config.search_languages, asked)
     return TrainingData(vocabulary, store, table, languages, allowed)
+
+
+def _question_table(config: DataConfig, vocabulary: Vocabulary) -> QuestionTable:
+    questions, cut = config.questions, config.max_question_tokens
+    if isinstance(questions, Mixture):
+        questions = questions.register(vocabulary.path, config.language_exponent)
+    if isinstance(questions, str):
+        return QuestionTable.from_task(questions, max_question_tokens=cut)
+    return QuestionTable.from_questions(_flat(questions), vocabulary, max_question_tokens=cut)
 
 
 def open_store(folder: str, vocabulary: Vocabulary, config: DataConfig) -> TokenStore:
