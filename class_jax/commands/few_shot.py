@@ -35,13 +35,13 @@ def few_shot(
     from the environment variable OPENAI_API_KEY.
     """
     from class_jax.evaluation.few_shot import FewShotConfig, answer_few_shot
-    from class_jax.evaluation.runs import read_run, with_texts
+    from class_jax.evaluation.runs import read_ranked_passages, with_texts
     from class_jax.questions.readers import read_xor
 
     asked = list(read_xor(questions))
     if not asked:
         raise InputError("no questions", file=questions)
-    ranked = read_run(run, asked)
+    ranked = read_ranked_passages(run, asked)
     if not ranked.texts:
         if corpus is None:
             raise InputError("holds passage ids only", file=run, remedy="give the passages with --corpus")

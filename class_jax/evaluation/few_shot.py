@@ -18,8 +18,7 @@ from tqdm import tqdm
 from class_jax.common.files import replacing, write_json
 from class_jax.corpus.inputs import LANGUAGES
 from class_jax.errors import InputError
-from class_jax.llm.client import ChatModel, ChatRequest, Failure
-from class_jax.llm.reply_cache import Reply
+from class_jax.llm.chat import ChatModel, ChatRequest, Failure, Reply
 from class_jax.questions.readers import Question
 from class_jax.questions.selection import sample
 
@@ -65,7 +64,7 @@ def draw_shots(training: Iterable[Question], asked: Iterable[str], config: FewSh
     """Draws the answered questions of each language's prompts.
 
     Args:
-      training: questions to draw from; those without an answer are passed over.
+      training: questions to draw from; those without an answer are skipped.
       asked: languages of the questions to answer.
       config: how many, and whether of each language.
 
@@ -108,8 +107,8 @@ def make_request(
 def read_answer(reply: str) -> str:
     """Returns the answer in a reply: its first line with text, without label, quotes and emphasis; else nothing.
 
-    What a reasoning model thought before is passed over, and so is a next question that a model without a chat template
-    goes on to make up.
+    What a reasoning model thought before is left out, and so is a next question that a model without a chat template
+    makes up.
     """
     lines = [_LABEL.sub("", line).strip() for line in _THOUGHT.sub("", reply).split("\n")]
     line = next((line for line in lines if line), "")

@@ -18,7 +18,7 @@ from class_jax.common.files import replacing_folder
 from class_jax.errors import InputError, nearest
 from class_jax.evaluation.passages import parallel_id
 from class_jax.evaluation.scores import Scores, check_ids
-from class_jax.evaluation.text import JoinedPassages, Tokeniser, get_tokeniser, join_passages, span_answers
+from class_jax.evaluation.text import JoinedPassages, PassageTokeniser, get_tokeniser, join_passages, span_answers
 from class_jax.evaluation.xor_retrieve import TOKEN_BUDGETS, metric_name
 from class_jax.questions.question import Question
 from class_jax.questions.readers import MKQA_LANGUAGES, read_mkqa
@@ -230,10 +230,10 @@ def _needed(joined: JoinedPassages, wanted: list[str], own: list[str], in_any: l
 class _Cache:
     """A tokeniser that remembers the passages of one question."""
 
-    def __init__(self, tokeniser: Tokeniser):
+    def __init__(self, tokeniser: PassageTokeniser):
         self._split = tokeniser.split
         self._known: dict[str, list[str]] = {}
-        self.tokeniser = Tokeniser(tokeniser.name, self)
+        self.tokeniser = PassageTokeniser(tokeniser.name, self)
 
     def __call__(self, passage: str) -> list[str]:
         tokens = self._known.get(passage)

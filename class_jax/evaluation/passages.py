@@ -37,23 +37,6 @@ def first_ranks(rows: Ranked, gold: Sequence[Collection[Any]]) -> np.ndarray:
     return ranks
 
 
-def recall_at_k(rows: Ranked, gold: Sequence[Collection[Any]], k: int | None = None) -> float:
-    """Fraction of questions with a gold passage among the first `k` of their list.
-
-    Args:
-      rows: passage rows or ids, best first, [B, N].
-      gold: passage rows or ids that answer the question, [B] sets; questions with an empty set are left out.
-      k: how many passages count; all N by default.
-
-    Raises:
-      InputError: if there are not as many lists as sets, or no question has a gold passage.
-    """
-    ranks = first_ranks(rows, gold)[[bool(right) for right in gold]]
-    if not len(ranks):
-        raise InputError("no question has a gold passage")
-    return float(np.mean(ranks <= (np.finfo(np.float64).max if k is None else k)))
-
-
 def score_passages(
     questions: Sequence[Question], rows: Ranked, gold: Sequence[Collection[Any]], at: Sequence[int] = (1, 5, 20)
 ) -> Scores:
@@ -146,13 +129,3 @@ def score_containment(
     }
     notes = [f"passages split by the tokeniser {splitter.name!r}"]
     return Scores(ids, languages, values, len(questions) - len(ids), missing, notes)
-
-
-def evaluate_containment(
-    questions: Sequence[Question],
-    passages: Mapping[str, Sequence[str]],
-    at: Sequence[int] = (1, 5, 20, 100),
-    tokeniser: str = "auto",
-) -> dict[str, Any]:
-    """R^L@N and R^M@N by language and macro: `score_containment(...).summary()`; see there."""
-    return score_containment(questions, passages, at, tokeniser).summary()

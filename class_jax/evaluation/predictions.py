@@ -37,49 +37,6 @@ def read_answers(path: str | os.PathLike, questions: Sequence[Question] | None =
     return answers
 
 
-def read_ranked_passages(path: str | os.PathLike, questions: Sequence[Question] | None = None) -> dict[str, list[str]]:
-    """Reads retrieved passages: one JSON array of `{"id", "lang", "ctxs"}`, best passage first.
-
-    Each of `ctxs` is a text, or an object with a `text`. `lang` may be left out.
-
-    Args:
-      path: the file.
-      questions: if given, an unknown id or another language than the question's is an error here.
-
-    Raises:
-      InputError: naming line and id or key, for a missing or empty file, invalid UTF-8 or JSON, another
-        shape, a duplicate or unknown id.
-    """
-    languages = None if questions is None else {q.id: q.language.strip() for q in questions}
-    lists: dict[str, list[str]] = {}
-    for line, _, row in json_entries(path, "["):
-        id, texts = _ranked_row(row, path, line)
-        _check_id(id, lists, languages, path, line)
-        language = str(row.get("lang") or "").strip()
-        if languages is not None and language not in ("", languages[id]):
-            problem = f"the language is {language!r}, but the question's is {languages[id]!r}"
-            raise InputError(problem, file=path, line=line, key=id)
-        lists[id] = texts
-    return lists
-
-
-def _ranked_row(row: Any, path: str | os.PathLike, line: int) -> tuple[str, list[str]]:
-    """The id and texts of one retrieval result, checked."""
-    remedy = 'write [{"id": "question id", "lang": "fi", "ctxs": ["text", ...]}, ...]'
-    if not isinstance(row, dict):
-        raise InputError(f"the entry is {_kind(row)}, not an object", file=path, line=line, remedy=remedy)
-    for key, kind in (("id", str), ("ctxs", list)):
-        if key not in row:
-            raise InputError("missing", file=path, line=line, key=key, remedy=remedy)
-        if not isinstance(row[key], kind):
-            raise InputError(f"the value is {_kind(row[key])}", file=path, line=line, key=key, remedy=remedy)
-    texts = [passage.get("text") if isinstance(passage, dict) else passage for passage in row["ctxs"]]
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"ctxs[{i}] has no text", file=path, line=line, key=row["id"], remedy=remedy)
-    return row["id"], texts
-
-
 def _check_id(id: str, seen: Any, known: Any, path: str | os.PathLike, line: int) -> None:
     if id in seen:
         raise InputError("second prediction for this id", file=path, line=line, key=id, remedy="keep one")

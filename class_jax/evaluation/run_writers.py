@@ -54,7 +54,7 @@ def write_ctxs(
 ) -> None:
     """Writes the JSON that DPR's and CORA's readers take: a list of questions, each with its passages as `ctxs`.
 
-    `has_answer` of a passage tells whether an answer's tokens occur in it; it is left out where a question has no
+    `has_answer` of a passage says whether an answer's tokens occur in it; it is left out where a question has no
     answers. Arguments as in `write_trec`.
 
     Raises:

@@ -24,7 +24,7 @@ class Ranked:
     """Ranked passages of questions.
 
     Attributes:
-      format: `trec`, `ctxs` or `xor` (texts alone).
+      format: `trec`, `ctxs` or `xor` (only texts).
       file: where they were read.
       ids: passage ids by question id, best first; empty for `xor`.
       texts: passage texts by question id, best first; empty for `trec` until `with_texts`.
@@ -38,12 +38,13 @@ class Ranked:
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-def read_run(path: str | os.PathLike, questions: Sequence[Question] | None = None) -> Ranked:
+def read_ranked_passages(path: str | os.PathLike, questions: Sequence[Question] | None = None) -> Ranked:
     """Reads ranked passages in whichever of the three formats the file has.
 
     TREC: lines `question Q0 passage rank score tag`, ordered by falling score, ties by rank. The others: a JSON
     array of objects with `ctxs`; the question's id is under `id`, `q_id` or `question_id`, and where there is none
-    (DPR) the question's text tells it. Each of `ctxs` is a text, or an object with `text` and perhaps `id` and `score`.
+    (DPR) the question's text identifies it. Each of `ctxs` is a text, or an object with `text` and perhaps `id` and
+    `score`.
 
     Args:
       path: the file.

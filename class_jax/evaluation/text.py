@@ -34,6 +34,17 @@ def normalise_english_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
+def contains_answer(text: str, answer: str) -> bool:
+    """Whether a text contains an answer, as written (but for case and blanks) or normalised as for exact match.
+
+    Word boundaries do not count, since suffixes follow names in many languages; a number must not be part of a longer
+    one.
+    """
+    forms = (lambda words: " ".join(words.lower().split()), normalise_answer)
+    pairs = [(form(text), form(answer)) for form in forms]
+    return any(words and re.search(rf"(?<!\d){re.escape(words)}(?!\d)", whole) for whole, words in pairs)
+
+
 @functools.lru_cache(maxsize=1)
 def _japanese_tagger() -> Callable[[str], str]:
     try:
@@ -42,7 +53,7 @@ def _japanese_tagger() -> Callable[[str], str]:
     except ImportError as error:
         raise InputError(
             f"Japanese answers are scored by word, which needs the package {error.name!r}",
-            remedy="pip install 'class-jax[evaluation]'",
+            remedy="pip install 'class-jax[evaluate]'",
         ) from error
     # The dictionary is named because MeCab would prefer another one (unidic) where that is installed too.
     folder = unidic_lite.DICDIR
@@ -121,7 +132,7 @@ def _punkt() -> Callable[[str], list[str]] | None:
 
 
 @dataclass(frozen=True)
-class Tokeniser:
+class PassageTokeniser:
     """A way to count the tokens of a passage.
 
     Attributes:
@@ -133,7 +144,7 @@ class Tokeniser:
     split: Callable[[str], list[str]]
 
 
-def get_tokeniser(name: str = "auto") -> Tokeniser:
+def get_tokeniser(name: str = "auto") -> PassageTokeniser:
     """Returns the tokeniser of that name.
 
     Args:
@@ -149,14 +160,14 @@ def get_tokeniser(name: str = "auto") -> Tokeniser:
         )
     punkt = None if name == "line" else _punkt()
     if punkt is not None:
-        return Tokeniser("punkt", punkt)
+        return PassageTokeniser("punkt", punkt)
     if name == "punkt":
         raise InputError(
             "NLTK or its data punkt_tab is not installed",
             key="tokeniser",
-            remedy="pip install nltk && python -m nltk.downloader punkt_tab, or use 'line'",
+            remedy="pip install 'class-jax[evaluate]' && python -m nltk.downloader punkt_tab, or use 'line'",
         )
-    return Tokeniser("line", tokenise_line)
+    return PassageTokeniser("line", tokenise_line)
 
 
 @dataclass(frozen=True)
@@ -182,7 +193,9 @@ class JoinedPassages:
         return bisect.bisect_left(self.token_ends, min(ends)) + 1, bisect.bisect_left(self.passage_ends, min(ends)) + 1
 
 
-def join_passages(passages: Sequence[str], tokeniser: Tokeniser, max_tokens: int | None = None) -> JoinedPassages:
+def join_passages(
+    passages: Sequence[str], tokeniser: PassageTokeniser, max_tokens: int | None = None
+) -> JoinedPassages:
     """Tokenises passages in rank order and joins the tokens, up to `max_tokens` of them."""
     tokens: list[str] = []
     counts: list[int] = []

@@ -49,7 +49,7 @@ def macro_t_test(a: Sequence[float], b: Sequence[float], languages: Sequence[str
 
     The variance is that of a mean of independent means, the degrees of freedom are Satterthwaite's. Where all
     differences are equal within each language, p is 1 if the macro averages agree and 0 if not; with a language of
-    one question alone, p and the interval are NaN. Arguments and errors as in `macro_bootstrap`.
+    only one question, p and the interval are NaN. Arguments and errors as in `macro_bootstrap`.
     """
     differences, parts = _paired(a, b, languages)
     observed = _macro(differences, parts)

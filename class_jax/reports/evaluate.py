@@ -13,7 +13,7 @@ from class_jax.errors import InputError, nearest
 from class_jax.evaluation.mkqa import UNSEEN_LANGUAGES, parallel_answers, read_types, score_mkqa_retrieval
 from class_jax.evaluation.passages import parallel_id, score_containment, score_passages
 from class_jax.evaluation.predictions import read_answers
-from class_jax.evaluation.runs import Ranked, read_relevant, read_run, with_texts
+from class_jax.evaluation.runs import Ranked, read_relevant, read_ranked_passages, with_texts
 from class_jax.evaluation.scores import Scores
 from class_jax.evaluation.xor_full import score_answers
 from class_jax.evaluation.xor_retrieve import score_retrieval
@@ -214,7 +214,7 @@ def _read(
     if predictions is not None:
         given = {id: text for id, text in read_answers(predictions, asked.everyone).items() if id in kept}
     if run is not None:
-        ranked = _of(read_run(run, asked.everyone), kept)
+        ranked = _of(read_ranked_passages(run, asked.everyone), kept)
         if not ranked.texts and (corpus is not None or task != "passages"):
             if corpus is None:
                 raise InputError("holds passage ids only", file=run, remedy="give the passages with --corpus")

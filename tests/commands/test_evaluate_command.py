@@ -18,7 +18,7 @@ from class_jax.commands.evaluate import evaluate
 from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.evaluation.runs import read_relevant, read_run, with_texts
+from class_jax.evaluation.runs import read_relevant, read_ranked_passages, with_texts
 from class_jax.questions.readers import Question, read_xor
 from class_jax.reports.reports import part_scores, read_report
 
@@ -69,7 +69,7 @@ def test_every_format_says_the_same(files):
     questions = list(read_xor(files / "questions.jsonl"))
     expected = {q: [PASSAGES[p] for p in ids] for q, ids in LISTS.items()}
     for name, form in (("run.trec", "trec"), ("ctxs.json", "ctxs"), ("dpr.json", "ctxs"), ("xor.json", "xor")):
-        found = with_texts(read_run(files / name, questions), files / "corpus.tsv")
+        found = with_texts(read_ranked_passages(files / name, questions), files / "corpus.tsv")
         assert found.format == form and found.texts == expected, name
         assert found.ids == ({} if form == "xor" else LISTS)
 
@@ -200,7 +200,7 @@ def test_bad_runs_are_refused(files, text, message):
     path = files / "run"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        read_run(path, list(read_xor(files / "questions.jsonl")))
+        read_ranked_passages(path, list(read_xor(files / "questions.jsonl")))
 
 
 def test_right_passages_in_both_forms(files):
@@ -218,7 +218,7 @@ def test_right_passages_in_both_forms(files):
 def test_a_passage_that_the_corpus_lacks_is_named(files):
     (files / "run.trec").write_text("1 Q0 p99 1 0.5 t\n", encoding="utf-8")
     with pytest.raises(InputError, match="p99: not a passage of the corpus"):
-        with_texts(read_run(files / "run.trec"), files / "corpus.tsv")
+        with_texts(read_ranked_passages(files / "run.trec"), files / "corpus.tsv")
 
 
 def test_a_model_scores_as_the_files_that_it_would_write(tmp_path, monkeypatch):

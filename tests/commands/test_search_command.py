@@ -16,7 +16,7 @@ from class_jax.commands import search as search_command
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.evaluation.predictions import read_ranked_passages
+from class_jax.evaluation.runs import read_ranked_passages
 from class_jax.evaluation.run_writers import write_trec
 from class_jax.evaluation.search_files import set_search_options
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
@@ -110,7 +110,7 @@ def test_formats(folder, exact, tmp_path):
     assert ctxs[1]["ctxs"][0] | {"score": ""} == {
         "id": first.id, "title": first.title, "text": first.text, "score": "", "has_answer": "Pesk" in first.text,
     }  # fmt: skip
-    lists = read_ranked_passages(names["xor-retrieve"], questions)
+    lists = read_ranked_passages(names["xor-retrieve"], questions).texts
     assert lists == {q.id: [store.passage(r).text for r in rows] for q, rows in zip(questions, found.rows, strict=True)}
     has_answer = [any(p["has_answer"] for p in entry["ctxs"]) for entry in ctxs]
     assert evaluate_retrieval(questions, lists)["macro"]["R@2kt"] == pytest.approx(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from class_jax.errors import InputError
-from class_jax.evaluation.passages import evaluate_containment, evaluate_passages, first_ranks
+from class_jax.evaluation.passages import evaluate_passages, first_ranks, score_containment
 from class_jax.evaluation.predictions import read_answers
 from class_jax.evaluation.xor_full import evaluate_answers
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
@@ -91,7 +91,7 @@ def test_recall_by_passage_id():
 def test_containment_in_the_questions_language_and_in_any():
     questions = [Question("fi-1", "q", ("Pariisi",), "fi"), Question("ja-1", "q", ("パリ",), "ja")]
     passages = {"fi-1": ["Tämä on パリ", "nothing"], "ja-1": ["nothing", "パリ です"]}
-    macro = evaluate_containment(questions, passages, (1, 2))
+    macro = score_containment(questions, passages, (1, 2)).summary()
     assert macro["languages"]["fi"]["R^L@2"] == 0.0 and macro["languages"]["fi"]["R^M@1"] == 1.0
     assert macro["languages"]["ja"]["R^L@1"] == 0.0 and macro["languages"]["ja"]["R^L@2"] == 1.0
 

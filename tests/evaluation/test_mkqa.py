@@ -15,7 +15,7 @@ from class_jax.evaluation.mkqa import (
     read_types,
     score_mkqa_retrieval,
 )
-from class_jax.evaluation.passages import evaluate_containment
+from class_jax.evaluation.passages import score_containment
 from class_jax.evaluation.xor_full import evaluate_answers
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
 from class_jax.questions.readers import MKQA_LANGUAGES, Question, read_mkqa, read_xor
@@ -91,7 +91,7 @@ def test_it_agrees_with_the_metrics_of_one_language(golden):
     }
     mine = score_mkqa_retrieval(questions, passages, None, (200, 500), (1, 5), "question", "line").summary()
     tokens = evaluate_retrieval(questions, passages, (200, 500), "line", progress=False)
-    depths = evaluate_containment(questions, passages, (1, 5), "line")
+    depths = score_containment(questions, passages, (1, 5), "line").summary()
     for language, row in mine["languages"].items():
         assert row == {**tokens["languages"][language], **depths["languages"][language]}
     assert 0 < mine["macro"]["R@500t"] < 1
