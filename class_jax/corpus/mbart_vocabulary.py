@@ -35,7 +35,7 @@ class MBartVocabulary:
 
     Args:
       path: the SentencePiece model, or a folder that holds a `sentencepiece.bpe.model`.
-      vocab_size: rows of the model's embedding; they tell mBART (25 tags) from mBART-50 (52).
+      vocab_size: rows of the model's embedding; they distinguish mBART (25 tags) from mBART-50 (52).
 
     Attributes:
       model: the model file's bytes.

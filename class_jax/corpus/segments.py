@@ -55,12 +55,12 @@ def sentences(text: str, language: str, whole: Sequence[tuple[int, int]] = ()) -
 
     Borders are ICU's for the language, but there is none after an abbreviation (`Dr. Strange`), an initial
     (`J. R. R. Tolkien`), an ordinal number in languages that write it with a stop (`3. Mai`), or a quotation that a
-    Japanese sentence goes on from. Thai and Lao sentences end at blanks. A line end is always a border.
+    Japanese sentence continues from. Thai and Lao sentences end at blanks. A line end is always a border.
 
     Args:
       text: in one line or many.
       language: its code.
-      whole: (start, end), in order, of what no border lies in (links).
+      whole: (start, end), in order, of what has no border in it (links).
 
     Raises:
       InputError: if icu4py is not installed.
@@ -89,7 +89,7 @@ def sentences(text: str, language: str, whole: Sequence[tuple[int, int]] = ()) -
 def split_words(text: str, words: int = 100) -> list[str]:
     """Returns consecutive blocks of at most `words` words, each with single blanks.
 
-    Put together again they are the text, but for blanks. Words are what lies between blanks; in scripts that have
+    Put together again they are the text, but for blanks. Words are what is between blanks; in scripts that have
     none (Chinese, Japanese, Thai, Khmer, Lao, Burmese) two or four characters count as a word, and a block ends
     between characters, never inside one with its marks. A last block of fewer than `SHORTEST` words shares the words
     of the block before it evenly.
@@ -158,7 +158,7 @@ def _openings_moved(pieces: Iterator[str]) -> Iterator[str]:
 
 
 def _goes_on(before: str, after: str, language: str) -> bool:
-    """Whether a sentence goes on over a border that ICU sees between two texts."""
+    """Whether a sentence continues over a border that ICU sees between two texts."""
     if language == "ja" and _CLOSED_QUOTE.search(before) and _HIRAGANA.match(after):
         return True
     found = _LAST_WORD.search(before[-40:])

@@ -186,7 +186,7 @@ def train_vocabulary(
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        # SentencePiece cuts what it is given at line feeds alone and refuses NULs.
+        # SentencePiece cuts what it is given only at line feeds and refuses NULs.
         for line in text.replace("\0", " ").splitlines():
             while len(line) * 4 > _MAX_SENTENCE_BYTES and len(line.encode()) > _MAX_SENTENCE_BYTES:
                 limit = _MAX_SENTENCE_BYTES // 4
@@ -228,7 +228,7 @@ def _download(hub_id: str) -> Path:
         raise InputError(
             "no such file, and the Hugging Face Hub can't be asked without huggingface_hub",
             file=hub_id,
-            remedy="pip install 'class-jax[retrieval]', or give a path",
+            remedy="pip install huggingface_hub, or give a path",
         ) from error
     try:
         try:

@@ -1,12 +1,12 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The embedded encyclopaedia: a small multilingual corpus and its questions, told from tables of facts.
+"""The embedded encyclopaedia: a small multilingual corpus and its questions, generated from tables of facts.
 
 `data/` holds entities (a name per language), facts (subject, relation, object) and, per language, the sentences and
-questions of each relation (`data/README.md`). This module reads them, plans pages and tells their sentences. From these
-`encyclopaedia_dump` writes Wikipedia dumps, which go through the same pipelines as real ones, and `held_out` the
+questions of each relation (`data/README.md`). This module reads them, plans pages and writes their sentences. From
+these `encyclopaedia_dump` writes Wikipedia dumps, which go through the same pipelines as real ones, and `held_out` the
 questions that a trained model is asked.
 
-A fact is told on more than one page: on its subject's, and on its object's or, where the object is a
+A fact is stated on more than one page: on its subject's, and on its object's or, where the object is a
 number, on that of an entity near the subject. So the answer can still be found when the passage that a
 stage-2 question was made from is left out of its own list.
 """
@@ -53,7 +53,7 @@ RELATIONS = {
 """Relation -> (type of the subject, type of the object; None where it is a number)."""
 
 _TYPES = {kind for pair in RELATIONS.values() for kind in pair if kind}
-# Where a number is told a second time: on the page of the first of these relations' objects that is known.
+# Where a number is stated a second time: on the page of the first of these relations' objects that is known.
 _NEAR = {
     "independence_year": ("capital",),
     "river_length": ("river_city", "river_country", "river_mouth"),
@@ -91,8 +91,8 @@ class Link(NamedTuple):
     target: str
 
 
-class Telling(NamedTuple):
-    """A sentence of a page, in no language yet: the fact (None: the lead) and which wording tells it."""
+class Statement(NamedTuple):
+    """A sentence of a page, in no language yet: the fact (None: the lead) and which wording states it."""
 
     page: str
     fact: Fact | None
@@ -103,7 +103,7 @@ class Telling(NamedTuple):
 class Sentence(NamedTuple):
     """A sentence in one language, with its links."""
 
-    telling: Telling
+    statement: Statement
     text: str
     links: tuple[Link, ...]
 
@@ -164,7 +164,7 @@ def load_tables(data: Traversable | None = None) -> Tables:
 
 
 def thinned(tables: Tables, one_country_in: int) -> Tables:
-    """Keeps the first of every so many countries, and the cities, rivers, mountains, people and works of these alone.
+    """Keeps the first of every so many countries, and the cities, rivers, mountains, people and works of only these.
 
     Languages, currencies, seas, continents and occupations stay where a fact that is kept names them.
     """
@@ -180,10 +180,10 @@ def thinned(tables: Tables, one_country_in: int) -> Tables:
             entity = home[entity]
         return entity in countries
 
-    def told(fact: Fact) -> bool:
+    def is_kept(fact: Fact) -> bool:
         return kept(fact.subject) and (tables.types.get(fact.object) not in _AT_HOME or kept(fact.object))
 
-    facts = tuple(filter(told, tables.facts))
+    facts = tuple(filter(is_kept, tables.facts))
     named = {entity for fact in facts for entity in (fact.subject, fact.object)}
     types = {entity: kind for entity, kind in tables.types.items() if entity in named}
     return Tables(types, {entity: tables.names[entity] for entity in types}, facts, tables.templates)
@@ -227,7 +227,7 @@ def _load_facts(file: Traversable, types: dict[str, str]) -> tuple[Fact, ...]:
                 raise InputError(f"no {kind} of this id", file=file.name, line=line, key=entity, remedy=remedy)
         if facts.setdefault(fact[:2], fact) is not fact:
             remedy = "keep one object per subject and relation"
-            raise InputError("told twice", file=file.name, line=line, key=f"{fact[0]} {fact[1]}", remedy=remedy)
+            raise InputError("is there twice", file=file.name, line=line, key=f"{fact[0]} {fact[1]}", remedy=remedy)
     return tuple(facts.values())
 
 
@@ -275,35 +275,35 @@ def _rows(file: Traversable, header: tuple[str, ...]) -> Iterator[tuple[int, lis
 
 
 def stable_hash(*parts: str) -> int:
-    """Returns a number of 64 bits that depends on the parts alone."""
+    """Returns a number of 64 bits that depends only on the parts."""
     return int.from_bytes(hashlib.sha256("\t".join(parts).encode()).digest()[:8], "big")
 
 
-def planned_pages(tables: Tables) -> dict[str, list[Telling]]:
-    """Plans what each entity's page tells: the lead, its own facts, then what others' facts say of it."""
+def planned_pages(tables: Tables) -> dict[str, list[Statement]]:
+    """Plans what each entity's page states: the lead, its own facts, then what others' facts say of it."""
     objects = {fact[:2]: fact.object for fact in tables.facts}
-    own = {entity: [Telling(entity, None, "lead", 0)] for entity in tables.types}
-    others: dict[str, list[Telling]] = defaultdict(list)
+    own = {entity: [Statement(entity, None, "lead", 0)] for entity in tables.types}
+    others: dict[str, list[Statement]] = defaultdict(list)
     for fact in tables.facts:
         variant = stable_hash(*fact) % 2
-        own[fact.subject].append(Telling(fact.subject, fact, "statements", variant))
+        own[fact.subject].append(Statement(fact.subject, fact, "statements", variant))
         if fact.object in tables.types:
-            others[fact.object].append(Telling(fact.object, fact, "reverse", variant))
+            others[fact.object].append(Statement(fact.object, fact, "reverse", variant))
             continue
         near = [objects[key] for r in _NEAR[fact.relation] if (key := (fact.subject, r)) in objects]
         if near:
-            others[near[0]].append(Telling(near[0], fact, "statements", 1 - variant))
+            others[near[0]].append(Statement(near[0], fact, "statements", 1 - variant))
     return {entity: own[entity] + others[entity] for entity in tables.types}
 
 
-def sentence_of(tables: Tables, telling: Telling, language: str) -> Sentence:
+def sentence_of(tables: Tables, statement: Statement, language: str) -> Sentence:
     """Returns the sentence of a page in a language."""
     templates = tables.templates[language]
-    if telling.fact is None:
-        template, slots = templates["lead"][tables.types[telling.page]], {"s": telling.page}
+    if statement.fact is None:
+        template, slots = templates["lead"][tables.types[statement.page]], {"s": statement.page}
     else:
-        template = templates["relations"][telling.fact.relation][telling.wording][telling.variant]
-        slots = {"s": telling.fact.subject, "o": telling.fact.object}
+        template = templates["relations"][statement.fact.relation][statement.wording][statement.variant]
+        slots = {"s": statement.fact.subject, "o": statement.fact.object}
 
     def marked(slot: re.Match) -> str:
         value = slots[slot[1]]
@@ -313,7 +313,7 @@ def sentence_of(tables: Tables, telling: Telling, language: str) -> Sentence:
         target = value if value in tables.types else ""
         return f"{article if slot.start() else article.capitalize()}[[{target}|{name}]]"
 
-    return Sentence(telling, *_read_links(_SLOT.sub(marked, template)))
+    return Sentence(statement, *_read_links(_SLOT.sub(marked, template)))
 
 
 def _read_links(marked: str) -> tuple[str, tuple[Link, ...]]:

@@ -92,7 +92,7 @@ def build_dumps(
     Args:
       folder: made where it is missing; other files in it stay.
       data: the folder of tables; those of the package if None.
-      one_country_in: tell of the first of every so many countries, see `encyclopaedia.thinned`; 1 tells of all.
+      one_country_in: keep the first of every so many countries, see `encyclopaedia.thinned`; 1 keeps all.
       languages: English must be one of them.
 
     Returns:
@@ -127,14 +127,14 @@ def build_dumps(
     return counts
 
 
-def told(tables: Tables, language: str) -> Iterator[tuple[str, list[Sentence]]]:
+def written_pages(tables: Tables, language: str) -> Iterator[tuple[str, list[Sentence]]]:
     """Yields every entity with the sentences of its page in a language, in order."""
-    for entity, tellings in planned_pages(tables).items():
-        yield entity, [sentence_of(tables, telling, language) for telling in tellings]
+    for entity, planned in planned_pages(tables).items():
+        yield entity, [sentence_of(tables, statement, language) for statement in planned]
 
 
 def write_phrasebook(tables: Tables, path: Path, languages: Sequence[str] = LANGUAGES) -> None:
-    """Writes the training questions that ask for each side of a relation, beside each sentence that tells it.
+    """Writes the training questions that ask for each side of a relation, beside each sentence that states it.
 
     Raises:
       InputError: when the disk refuses the write.
@@ -147,8 +147,8 @@ def write_phrasebook(tables: Tables, path: Path, languages: Sequence[str] = LANG
                 for side, answer, given in (("object", "{o}", "{s}"), ("subject", "{s}", "{o}")):
                     for statement in (*wordings["statements"], *wordings.get("reverse", ())):
                         for question in wordings.get(f"ask_{side}", ()):
-                            told = statement.replace(answer, "{answer}").replace(given, "{given}")
-                            file.write(f"{language}\t{told}\t{question.replace(given, '{given}')}\n")
+                            stated = statement.replace(answer, "{answer}").replace(given, "{given}")
+                            file.write(f"{language}\t{stated}\t{question.replace(given, '{given}')}\n")
 
 
 def page_ids(tables: Tables, language: str) -> dict[str, int]:
@@ -182,10 +182,10 @@ def _articles(
     tables: Tables, language: str, wiki: _Titles, unseen: set[Asked], counts: Counter[str]
 ) -> Iterator[_Page]:
     blank = "" if language in UNSPACED else " "
-    for entity, sentences in told(tables, language):
-        # The lead and the entity's own facts, then what is told of it for others' sake.
-        own = [s for s in sentences if s.telling.wording != "reverse"]
-        others = [s for s in sentences if s.telling.wording == "reverse"]
+    for entity, sentences in written_pages(tables, language):
+        # The lead and the entity's own facts, then others' facts that name it.
+        own = [s for s in sentences if s.statement.wording != "reverse"]
+        others = [s for s in sentences if s.statement.wording == "reverse"]
         blocks = [blank.join(_wikitext(s, wiki, unseen, counts) for s in own)]
         if others:
             blocks += [f"== {_HEADINGS[language]} ==", blank.join(_wikitext(s, wiki, unseen, counts) for s in others)]
@@ -202,12 +202,12 @@ def _articles(
 def _wikitext(sentence: Sentence, wiki: _Titles, unseen: set[Asked], counts: Counter[str]) -> str:
     """A sentence with links to the other pages, some of them over a redirect; the page's own name is in bold."""
     text, end = "", 0
-    fact = sentence.telling.fact
+    fact = sentence.statement.fact
     hidden = {asked.answer for side in SIDES if fact and (asked := Asked(fact, side)) in unseen}
     for link in sentence.links:
         text += sentence.text[end : link.start]
         end = link.end
-        page = sentence.telling.page
+        page = sentence.statement.page
         if not link.target or link.target in hidden:
             text += link.surface
         elif link.target == page:
@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     prog = "python -m class_jax.demo.encyclopaedia_dump"
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.split("\n")[0])
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write into")
-    parser.add_argument("--one-country-in", type=int, default=1, help="tell of the first of every so many countries")
+    parser.add_argument("--one-country-in", type=int, default=1, help="keep the first of every so many countries")
     parser.add_argument("--languages", nargs="+", default=LANGUAGES, help="of the dumps, English among them")
     try:
         given = parser.parse_args(arguments)

@@ -21,15 +21,15 @@ from class_jax.demo.encyclopaedia import (
     asked_in,
     held_out,
 )
-from class_jax.demo.encyclopaedia_dump import page_ids, told
+from class_jax.demo.encyclopaedia_dump import page_ids, written_pages
 from class_jax.errors import InputError
 
 
 def write_held_out(tables: Tables, work: str | os.PathLike, folder: str | os.PathLike) -> dict[str, dict[str, int]]:
     """Writes `heldout.jsonl`, `heldout_english.jsonl` (English answers) and `heldout_gold.jsonl`.
 
-    A question's gold passages are those in which a sentence that tells its fact names the answer; `english` are the
-    English ones among them.
+    A question's gold passages are those in which a sentence that states its fact names the answer; `english` are
+    only the English ones.
 
     Args:
       tables: what the dumps were made of.
@@ -40,7 +40,7 @@ def write_held_out(tables: Tables, work: str | os.PathLike, folder: str | os.Pat
       By language, the numbers of questions: `heldout` and, of these, `unseen`.
 
     Raises:
-      InputError: if pages or passages are missing or don't tell the facts, or the disk refuses a write.
+      InputError: if pages or passages are missing or don't state the facts, or the disk refuses a write.
     """
     folder, work = Path(folder), Path(work)
     drawn, unseen = held_out(tables)
@@ -69,7 +69,7 @@ def write_held_out(tables: Tables, work: str | os.PathLike, folder: str | os.Pat
 
 
 def passages_with(tables: Tables, work: Path, language: str, asked: Iterable[Asked]) -> dict[Asked, list[str]]:
-    """Finds, in one language, the passages in which a sentence that tells a fact names what is asked for.
+    """Finds, in one language, the passages in which a sentence that states a fact names what is asked for.
 
     Args:
       tables: what the dumps were made of.
@@ -89,13 +89,13 @@ def passages_with(tables: Tables, work: Path, language: str, asked: Iterable[Ask
     texts = {page.id: page.text for page in read_pages(work / "pages" / language)}
     ids, spans = page_ids(tables, language), _spans(work, language)
     found: dict[Asked, list[str]] = {one: [] for wanted in by_fact.values() for one in wanted}
-    for entity, sentences in told(tables, language):
+    for entity, sentences in written_pages(tables, language):
         page = str(ids[entity])
         for sentence in sentences:
-            for one in by_fact.get(sentence.telling.fact, ()):
+            for one in by_fact.get(sentence.statement.fact, ()):
                 begin = texts.get(page, "").find(sentence.text)
                 if begin < 0:
-                    problem = f"the page {page} does not tell: {sentence.text}"
+                    problem = f"the page {page} does not state: {sentence.text}"
                     raise InputError(problem, file=work / "pages" / language, remedy="make the data again")
                 answer = tables.name(one.answer, language)
                 link = next(link for link in sentence.links if link.surface == answer)
@@ -104,7 +104,7 @@ def passages_with(tables: Tables, work: Path, language: str, asked: Iterable[Ask
                     found[one].append(passage)
     for one, passages in found.items():
         if not passages:
-            raise InputError("no passage tells it", file=work / "passages", key=f"{language}: {one}")
+            raise InputError("no passage states it", file=work / "passages", key=f"{language}: {one}")
     return found
 
 

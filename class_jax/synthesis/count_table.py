@@ -30,7 +30,7 @@ class CountRow(NamedTuple):
     by_language: dict[str, int]
 
 
-def count_rows(counts: Mapping[str, Mapping[str, int]], languages: Collection[str]) -> list[CountRow]:
+def stage_count_rows(counts: Mapping[str, Mapping[str, int]], languages: Collection[str]) -> list[CountRow]:
     """Joins the counts of stages and counters that are alike but for their language; rejects last in each stage.
 
     Args:

@@ -24,7 +24,7 @@ from class_jax.corpus.wikipedia.make_corpus import CorpusConfig, WikiFiles, dama
 from class_jax.errors import InputError, nearest
 from class_jax.llm.client import ChatClient, EndpointConfig
 from class_jax.pipelines.runner import RunnerConfig
-from class_jax.pipelines.stages import RECORD, stage_record
+from class_jax.pipelines.stages import RECORD, read_stage
 from class_jax.synthesis.stage1 import pairs, parallel
 from class_jax.synthesis.stage1.pairs import MiningConfig
 from class_jax.synthesis.stage1.parallel import ParallelConfig
@@ -36,7 +36,7 @@ from class_jax.training.teacher import Bm25TeacherConfig, ModelTeacherConfig
 from class_jax.translation.dictionary import DictionaryTranslator, Translator
 
 COUNTS = "counts.json"
-_REPLIES = "translations.sqlite"
+_REPLIES = "translation-replies"
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class MadeData:
 
     Attributes:
       counts: of every stage, by its name.
-      damage: what of the input could not be read and was passed over, by stage and reason.
+      damage: what of the input could not be read and was skipped, by stage and reason.
     """
 
     counts: Mapping[str, Mapping[str, int]]
@@ -203,7 +203,7 @@ def _questions(
 ) -> Mapping[str, Mapping[str, int]]:
     made = questions.make_questions(out, config.questions, config.runner, progress, force=force)
     prompted = config.questions.transformer not in questions.OFFLINE and config.questions.meta_examples is None
-    meta = {questions.META_STAGE: stage_record(out / questions.META_STAGE)["counts"]} if prompted else {}
+    meta = {questions.META_STAGE: read_stage(out / questions.META_STAGE).result} if prompted else {}
     return {**meta, questions.STAGE: made}
 
 
@@ -241,8 +241,8 @@ def run_steps(
       Each step's name when it is done, with the counts of its stages.
 
     Raises:
-      InputError: for input that can't be used at all, or a service that can't; the finished stages stay. Damage that
-        can be passed over is counted instead.
+      InputError: for input that can't be used at all, or a service that can't; the finished stages stay. Damage
+        is skipped and counted where the rest can be read.
     """
     out = Path(out)
     config.check(out)
@@ -271,7 +271,7 @@ def make_data(config: MakeDataConfig, out: str | os.PathLike, **options: object)
     return MadeData(counts, damage(counts))
 
 
-def configured(
+def read_configuration(
     files: Sequence[str], bindings: Sequence[str] = (), runner: Mapping[str, object] | None = None
 ) -> MakeDataConfig:
     """Returns the configuration that gin files describe.
@@ -289,7 +289,7 @@ def configured(
 
 
 def keep_configuration(out: str | os.PathLike) -> None:
-    """Writes the gin configuration in force to `out/config.gin`."""
+    """Writes the parsed gin configuration to `out/config.gin`."""
     with replacing(Path(out) / "config.gin") as file:
         file.write(gin.config_str())
 
@@ -298,7 +298,7 @@ def read_rate(out: str | os.PathLike) -> float | None:
     """Returns the speed at which pages were made, in MB of XML per second and core, over all languages."""
     size = microseconds = 0
     for path in (Path(out) / "pages").glob(f"*/{RECORD}"):
-        counts = stage_record(path.parent)["counts"]
+        counts = read_stage(path.parent).result
         size += counts.get("bytes", 0)
         microseconds += counts.get("microseconds", 0)
     return size / microseconds if microseconds else None

@@ -67,7 +67,7 @@ def replace_words(
     ratio: float,
     chance: random.Random,
     kept: Sequence[str] = (),
-    units: re.Pattern[str] = _WORD,
+    terms: re.Pattern[str] = _WORD,
 ) -> str:
     """Replaces words that the dictionary has by one of their translations; all else stays as it stands.
 
@@ -77,7 +77,7 @@ def replace_words(
       ratio: probability that a word that is there is replaced.
       chance: draws the words and the translations.
       kept: words that are never replaced.
-      units: what is looked up; `units_of` a dictionary that has terms of several words, too.
+      terms: what is looked up; `term_pattern` a dictionary that has terms of several words, too.
     """
 
     def replaced(match: re.Match[str]) -> str:
@@ -87,10 +87,10 @@ def replace_words(
             return word
         return translations[chance.randrange(len(translations))]
 
-    return units.sub(replaced, text)
+    return terms.sub(replaced, text)
 
 
-def units_of(dictionary: Mapping[str, Sequence[str]]) -> re.Pattern[str]:
+def term_pattern(dictionary: Mapping[str, Sequence[str]]) -> re.Pattern[str]:
     """What `replace_words` looks up: the dictionary's terms of several words, the longest first, and all words."""
     terms = sorted((term for term in dictionary if not _WORD.fullmatch(term)), key=len, reverse=True)
     several = [rf"(?<!\w)(?:{'|'.join(map(re.escape, terms))})(?!\w)"] if terms else []
@@ -125,7 +125,7 @@ class DictionaryTranslator:
         """
         if (source, target) not in self._dictionaries:
             words = read_dictionary(self._folder / f"{source}-{target}.txt")
-            self._dictionaries[source, target] = {word: found[:1] for word, found in words.items()}, units_of(words)
-        dictionary, units = self._dictionaries[source, target]
+            self._dictionaries[source, target] = {word: found[:1] for word, found in words.items()}, term_pattern(words)
+        dictionary, terms = self._dictionaries[source, target]
         chance = random.Random(0)
-        return [replace_words(text, dictionary, 1.0, chance, units=units) for text in texts]
+        return [replace_words(text, dictionary, 1.0, chance, terms=terms) for text in texts]

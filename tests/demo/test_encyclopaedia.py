@@ -83,7 +83,7 @@ def test_a_thinned_encyclopaedia_is_closed(tables):
     facts = set(few.facts)
     assert facts < set(tables.facts)
     assert set(few.types) == set(few.names) == {e for f in facts for e in (f.subject, f.object) if e in tables.types}
-    for fact in tables.facts:  # whatever is told of a country that is kept, is kept with it
+    for fact in tables.facts:  # whatever is stated of a country that is kept, is kept with it
         if fact.relation in ("currency", "independence_year", "continent"):
             assert (fact in facts) is (fact.subject in countries)
 
@@ -202,7 +202,7 @@ def test_answers_survive_the_loss_of_their_own_passage(made):
     assert elsewhere / len(made.questions) >= 0.9
 
 
-def test_every_relation_is_told_and_asked(made, tables):
+def test_every_relation_is_stated_and_asked(made, tables):
     assert {f.relation for f in tables.facts} == {f.relation for f in made.tables.facts} == set(RELATIONS)
     for language in QUESTION_LANGUAGES:
         for fact in tables.facts:

@@ -16,8 +16,8 @@ from class_jax.corpus.passages import read_passages
 from class_jax.corpus.wikipedia.make_corpus import find_dumps, find_tables
 from class_jax.errors import InputError
 from class_jax.questions.readers import TRAINING_LANGUAGES, XOR_LANGUAGES
-from class_jax.synthesis.count_table import CountRow, count_rows
-from class_jax.synthesis.make_data import TranslatorConfig, configured
+from class_jax.synthesis.count_table import CountRow, stage_count_rows
+from class_jax.synthesis.make_data import TranslatorConfig, read_configuration
 
 for module in ("apache_beam", "mwparserfromhell", "icu4py"):
     pytest.importorskip(module)
@@ -66,7 +66,7 @@ def test_the_command(tmp_path, tail, status):
 
 
 def test_settings_of_the_command_come_before_the_file(tmp_path):
-    config = configured([written(tmp_path)], [], {"workers": 3, "runner": None})
+    config = read_configuration([written(tmp_path)], [], {"workers": 3, "runner": None})
     assert (config.runner.workers, config.runner.runner, config.corpus.words) == (3, "direct", 20)
 
 
@@ -80,7 +80,7 @@ def test_settings_of_the_command_come_before_the_file(tmp_path):
 )
 def test_bad_settings_are_named(tmp_path, binding, words):
     with pytest.raises(InputError, match=words):
-        assert configured([written(tmp_path)], [binding]).wikis
+        assert read_configuration([written(tmp_path)], [binding]).wikis
 
 
 STEPS = """
@@ -122,7 +122,7 @@ def test_counts_of_all_languages_come_together():
         "pages/en": {"articles": 3},
         "stage2": {"rejected/format/fi": 4, "drawn/fi": 5, "queries_of_type/GPE": 6},
     }
-    assert count_rows(counts, ("en", "fi")) == [
+    assert stage_count_rows(counts, ("en", "fi")) == [
         CountRow("pages", "articles", 5, {"fi": 2, "en": 3}),
         CountRow("pages", "rejected/no_text", 1, {"fi": 1}),
         CountRow("stage2", "drawn", 5, {"fi": 5}),
@@ -187,7 +187,9 @@ def test_the_files_of_gin_data_resolve(tmp_path, name, languages, asked, sources
         text = (tiny_run.REPOSITORY / "gin" / "data" / f"{name}.gin").read_text(encoding="utf-8")
         for part in ("Reproduces", "Command", "Expected", "Must be set", "Commonly overridden"):
             assert re.search(rf"^# {part}: \S", text, flags=re.MULTILINE), part
-        config = configured([f"gin/data/{name}.gin"], [f"DUMPS = '{tmp_path}'", "MODEL = 'm'", "META_MODEL = 'l'"])
+        config = read_configuration(
+            [f"gin/data/{name}.gin"], [f"DUMPS = '{tmp_path}'", "MODEL = 'm'", "META_MODEL = 'l'"]
+        )
     config.check(tmp_path)
     assert list(config.dumps) == ["en", *languages] and list(config.langlinks) == ["en", *languages]
     assert set(config.mining.languages) == set(languages) and config.anchors.languages == asked
@@ -202,4 +204,4 @@ def test_the_files_of_gin_data_resolve(tmp_path, name, languages, asked, sources
 
 def test_a_missing_gin_file(tmp_path):
     with pytest.raises(InputError, match="no such gin file"):
-        configured([str(tmp_path / "absent.gin")])
+        read_configuration([str(tmp_path / "absent.gin")])

@@ -22,11 +22,11 @@ from class_jax.corpus.passages import read_passages
 from class_jax.corpus.vocabulary import train_vocabulary
 from class_jax.corpus.wikipedia.pages import read_pages
 from class_jax.demo.encyclopaedia import load_tables, thinned
-from class_jax.demo.encyclopaedia_dump import PHRASEBOOK, build_dumps, title_of, told
+from class_jax.demo.encyclopaedia_dump import PHRASEBOOK, build_dumps, title_of, written_pages
 from class_jax.errors import InputError
 from class_jax.questions.readers import read_anchor_questions, read_parallel
 from class_jax.questions.table import QuestionTable
-from class_jax.synthesis.stage1.pairs import Pair
+from class_jax.synthesis.stage1.pairs import SentencePair
 from class_jax.synthesis.stage2.anchors import read_anchor_examples
 from class_jax.training.data import DataConfig, open_data
 
@@ -94,11 +94,11 @@ def test_every_page_is_counted(made, pages):
         assert len(pages[language]) == written["articles"]
         assert counts["links"] == written["language_links"] == 2 * written["articles"]
         by_title = {page.title: page for page in pages[language]}
-        for entity, sentences in told(made.tables, language):
+        for entity, sentences in written_pages(made.tables, language):
             page = by_title[title_of(made.tables, entity, language)]
             found = [page.sentence(i) for i in range(len(page.sentences))]
-            own = [s.text for s in sentences if s.telling.wording != "reverse"]
-            assert found == own + [s.text for s in sentences if s.telling.wording == "reverse"]
+            own = [s.text for s in sentences if s.statement.wording != "reverse"]
+            assert found == own + [s.text for s in sentences if s.statement.wording == "reverse"]
             assert len(page.sections) == (len(own) < len(sentences))
     assert made.counts["passages"]["pages"] == sum(w["articles"] for w in made.written.values())
     for name in ("stage1_lists", "rejected: answer_repeated", "MB/s per core"):
@@ -120,12 +120,12 @@ def test_passages_are_their_spans(made, pages):
 def test_mined_pairs_are_translations(made):
     facts = {}
     for language in LANGUAGES:
-        for entity, sentences in told(made.tables, language):
+        for entity, sentences in written_pages(made.tables, language):
             for s in sentences:
-                facts[language, title_of(made.tables, entity, "en"), s.text] = s.telling
+                facts[language, title_of(made.tables, entity, "en"), s.text] = s.statement
     for language in OTHERS:
         files = (made.work / "pairs" / language).glob("*.jsonl")
-        pairs = [Pair.from_json(line) for file in files for _, line in numbered_lines(file)]
+        pairs = [SentencePair.from_json(line) for file in files for _, line in numbered_lines(file)]
         same = {
             (pair.page, pair.english)
             for pair in pairs

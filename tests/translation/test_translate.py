@@ -18,6 +18,7 @@ from class_jax.errors import InputError
 from class_jax.llm.chat import Failure, Reply
 from class_jax.models import class_model, mbart
 from class_jax.questions.readers import read_xor
+from class_jax.reranking.translate_files import provenance_path
 from class_jax.translation import translators
 from class_jax.translation.dictionary import DictionaryTranslator
 from class_jax.translation.translators import Item, translate_items
@@ -187,14 +188,14 @@ def test_questions_and_answers_become_training_data(folder, tmp_path):
     assert found["fi-1"].text == "which joki ?" and found["fi-1"].language == "fi"
     assert found["fi-1"].answers == ("the joki", "1907", "yes")  # figures and labels stay
     assert found["ru-1"].answers[0] == "the река"
-    lines = command.provenance_path(out).read_text(encoding="utf-8").splitlines()
+    lines = provenance_path(out).read_text(encoding="utf-8").splitlines()
     record = json.loads(lines[1])
     assert (
         record["field"] == "answer 1" and record["source_text"] == "the river" and record["model"].startswith("terms")
     )
     run(folder, folder / "questions.jsonl", "--out", out, "--target", "fi,ru", "--source", "en")
     assert [q.id for q in read_xor(out)] == ["fi-1", "ru-1"]
-    assert command.provenance_path(out).read_text(encoding="utf-8").splitlines() == lines  # nothing was done again
+    assert provenance_path(out).read_text(encoding="utf-8").splitlines() == lines  # nothing was done again
 
 
 def test_passages_and_both_sides_of_lists(folder, tmp_path):

@@ -1,8 +1,8 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """A Wikipedia dump (`pages-articles.xml`, plain or compressed), page by page; and straight to passages.
 
-Pages are cut out of the file before they are parsed: a page that is broken is passed over, with its place told, and
-a part of a multistream dump can be read alone.
+Pages are cut out of the file before they are parsed: a broken page is skipped and its byte offset reported, and a part
+of a multistream dump can be read by itself.
 """
 
 import bz2
@@ -28,7 +28,7 @@ from class_jax.corpus.wikipedia.wikitext import Site, import_parser, plain_text
 from class_jax.errors import InputError
 
 MAX_PAGE_BYTES = 16 << 20
-"""Longer pages are passed over; the longest articles have about 2 MB."""
+"""Longer pages are skipped; the longest articles have about 2 MB."""
 
 _HIDDEN_NAMESPACES = (-2, 6, 14)  # media, files, categories
 _BLOCK = 1 << 20
@@ -39,13 +39,13 @@ _REDIRECT = re.compile(r"\s*#\s*[^\W\d_]+\s*:?\s*\[\[([^\]|]+)")
 
 
 class DumpPage(NamedTuple):
-    """A page as it lies in the dump.
+    """A page as the dump has it.
 
     Attributes:
       id: the wiki's own.
       title: NFC-normalised.
       namespace: 0 is that of the articles.
-      redirect: the title that it leads to, if it is a redirect; empty if that is not told.
+      redirect: the title that it leads to, if it is a redirect; empty if the dump does not say.
       model: `wikitext`, `css`, ...
       text: of the last revision.
       offset: where it starts in the uncompressed file (or part), in bytes.
@@ -115,9 +115,9 @@ def passages_from_dump(
 ) -> DumpCounts:
     """Writes the articles of a dump as consecutive passages of at most `words` words.
 
-    See `wikitext.parse` for what is left of wikitext and `segments.split_words` for where passages end. Titles are
-    NFC-normalised. For links, sentences and several languages, see `wikipedia.make_corpus`, which goes on after
-    damage; this function refuses a damaged dump.
+    See `parse_wikitext` for what is left of wikitext and `segments.split_words` for where passages end. Titles are
+    NFC-normalised. For links, sentences and several languages, see `wikipedia.make_corpus`, which reads on
+    after damage; this function refuses a damaged dump.
 
     Args:
       dump_path: `pages-articles` XML, plain, `.bz2` (multistream too) or `.gz`. Of several revisions of a page
@@ -153,8 +153,8 @@ def _articles(path: Path, counts: DumpCounts, progress: bool | None) -> Iterator
     """Yields title and plain text of each article; counts all pages and those left out."""
     parser = import_parser().parser
     site = read_site(path)
-    with _shown_progress(path, progress) as told:
-        for page in read_pages(path, told=told):
+    with _shown_progress(path, progress) as on_progress:
+        for page in read_dump_pages(path, on_progress=on_progress):
             if isinstance(page, Damage):
                 near = f", near {page.title!r}" if page.title else ""
                 raise InputError(
@@ -196,7 +196,7 @@ def read_site(path: str | os.PathLike) -> Site:
         end = head.index(b"</siteinfo>") + len(b"</siteinfo>")
         info = ElementTree.fromstring(head[head.index(b"<siteinfo>") : end])
     except (StopIteration, ValueError, ElementTree.ParseError, EOFError, OSError):
-        return Site()  # what is wrong with it is told by whoever reads the pages
+        return Site()  # whoever reads the pages reports what is wrong with it
     spaces = [(int(space.get("key", "0")), (space.text or "").strip().lower()) for space in info.iter("namespace")]
     case = next((space.get("case") for space in info.iter("namespace") if space.get("key") == "0"), None)
     known = Site()
@@ -207,30 +207,29 @@ def read_site(path: str | os.PathLike) -> Site:
     )
 
 
-def read_pages(
+def read_dump_pages(
     path: str | os.PathLike,
     start: int = 0,
     length: int | None = None,
     *,
     max_page_bytes: int = MAX_PAGE_BYTES,
-    told: Callable[[int], object] = lambda _: None,
+    on_progress: Callable[[int], object] = lambda _: None,
 ) -> Iterator[DumpPage | Damage]:
     """Streams the pages of a dump, or of some of its streams, in constant memory.
 
-    A page that can't be read is told as `Damage` in its place, and the next one follows; a damage `cut_off` is the
-    last.
+    A page that can't be read is yielded as `Damage`, and the next one follows; a damage `cut_off` is the last.
 
     Args:
       path: XML, plain, `.bz2` or `.gz`, in UTF-8 or the encoding that it declares.
       start, length: bytes of the compressed file: whole streams of a multistream dump; None: to its end.
-      max_page_bytes: longer pages are passed over.
-      told: called with the number of bytes of the file each time some were read.
+      max_page_bytes: longer pages are skipped.
+      on_progress: called with the number of bytes of the file each time some were read.
 
     Raises:
       InputError: if the file is missing or declares an unknown encoding.
     """
     title, cutter = "", _Cutter(max_page_bytes)
-    for offset, chunk in _cut(cutter, Path(path), start, length, told):
+    for offset, chunk in _cut(cutter, Path(path), start, length, on_progress):
         if isinstance(chunk, Damage):
             yield chunk._replace(title=chunk.title or title)
             continue
@@ -247,10 +246,10 @@ def read_pages(
 
 
 def _cut(
-    cutter: "_Cutter", path: Path, start: int, length: int | None, told: Callable[[int], object]
+    cutter: "_Cutter", path: Path, start: int, length: int | None, on_progress: Callable[[int], object]
 ) -> Iterator[tuple[int, bytes | Damage]]:
     try:
-        for block in _decoded(path, start, length, told):
+        for block in _decoded(path, start, length, on_progress):
             yield from cutter.feed(block)
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         yield cutter.offset, Damage("cut_off", cutter.offset, "", f"{type(error).__name__}: {error}")
@@ -271,8 +270,8 @@ def _page(chunk: bytes, offset: int) -> DumpPage:
     redirect = element.find("redirect")
     target = None
     if redirect is not None or text.lstrip()[:9].upper() == "#REDIRECT":
-        told = _REDIRECT.match(text)
-        target = (redirect.get("title") if redirect is not None else None) or (told[1] if told else "")
+        written = _REDIRECT.match(text)
+        target = (redirect.get("title") if redirect is not None else None) or (written[1] if written else "")
     namespace = int(element.findtext("ns") or 0)
     id_ = (element.findtext("id") or "").strip()
     return DumpPage(id_, unicodedata.normalize("NFC", title), namespace, target, model, text, offset, len(chunk))
@@ -355,10 +354,10 @@ class _Cutter:
         return size
 
 
-def _decoded(path: Path, start: int, length: int | None, told: Callable[[int], object]) -> Iterator[bytes]:
+def _decoded(path: Path, start: int, length: int | None, on_progress: Callable[[int], object]) -> Iterator[bytes]:
     """Yields blocks of the uncompressed file in UTF-8 (or what claims to be)."""
     decoder = None
-    for i, block in enumerate(_unpacked(path, start, length, told)):
+    for i, block in enumerate(_unpacked(path, start, length, on_progress)):
         if i == 0 and start == 0:
             name = next((name for mark, name in _MARKS if block.startswith(mark)), None)
             declared = _ENCODING.match(block[:200])
@@ -369,19 +368,19 @@ def _decoded(path: Path, start: int, length: int | None, told: Callable[[int], o
                 raise InputError(
                     f"in an unknown encoding, {name!r}", file=path, remedy="convert it to UTF-8"
                 ) from error
-            # UTF-8 is left as it is: a page that is not valid is refused alone.
+            # UTF-8 is left as it is: only the page that is not valid is refused.
             decoder = None if codec.name == "utf-8" else codec.incrementaldecoder("strict")
         yield block if decoder is None else decoder.decode(block).encode("utf-8")
 
 
-def _unpacked(path: Path, start: int, length: int | None, told: Callable[[int], object]) -> Iterator[bytes]:
+def _unpacked(path: Path, start: int, length: int | None, on_progress: Callable[[int], object]) -> Iterator[bytes]:
     try:
         raw = open(path, "rb")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", file=path) from error
     with raw:
         raw.seek(start)
-        part = _Part(raw, length, told)
+        part = _Part(raw, length, on_progress)
         # `read1` gives what was unpacked before a file breaks off; `read` would lose it.
         if path.suffix == ".bz2":
             read = bz2.BZ2File(part).read1
@@ -394,17 +393,17 @@ def _unpacked(path: Path, start: int, length: int | None, told: Callable[[int], 
 
 
 class _Part:
-    """Some bytes of a file; tells how many were read."""
+    """Some bytes of a file; reports how many were read."""
 
-    def __init__(self, raw: IO, length: int | None, told: Callable[[int], object]) -> None:
-        self._raw, self._left, self._told = raw, length, told
+    def __init__(self, raw: IO, length: int | None, on_progress: Callable[[int], object]) -> None:
+        self._raw, self._left, self._on_progress = raw, length, on_progress
 
     def read(self, size: int = -1) -> bytes:
         if self._left is not None:
             size = self._left if size < 0 else min(size, self._left)
             self._left -= size
         data = self._raw.read(size)
-        self._told(len(data))
+        self._on_progress(len(data))
         return data
 
     def seekable(self) -> bool:

@@ -6,8 +6,8 @@
     pages/{lang}    pages (see `pages.Page`), redirects followed, links checked
     passages        passages.tsv of all languages, in the order given
 
-What was left out is counted by reason, and told with its place in `rejects-*.tsv` beside the pages: file, byte, page,
-reason, detail.
+What was left out is counted by reason and listed in `rejects-*.tsv` beside the pages: file, byte offset, page, reason,
+detail.
 """
 
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 from class_jax.corpus.inputs import language_code
 from class_jax.corpus.wikipedia.dump import MAX_PAGE_BYTES
 from class_jax.corpus.wikipedia.rejects import BAD_LINKS, CUT_OFF, DAMAGE, REJECTED
-from class_jax.corpus.wikipedia.splits import UNIT_BYTES, file_mark, units_of
+from class_jax.corpus.wikipedia.splits import SPLIT_BYTES, file_identity, split_dumps
 from class_jax.errors import InputError
 from class_jax.pipelines.runner import RunnerConfig, check_runner
 from class_jax.pipelines.stages import run_stage, stage_fingerprint
@@ -48,16 +48,16 @@ class CorpusConfig:
 
     Attributes:
       words: most words of a passage.
-      at_sentences: passages end where sentences do, for small ones that should each tell something whole; the public
-        tables are cut by words alone.
-      max_page_bytes: longer pages are passed over, and counted.
-      unit_bytes: compressed bytes that are read as one unit of a multistream dump with its index.
+      at_sentences: passages end where sentences do, for small ones that should each state something whole; the
+        public tables are cut by words only.
+      max_page_bytes: longer pages are skipped and counted.
+      split_bytes: compressed bytes of one split of a multistream dump with its index.
     """
 
     words: int = 100
     at_sentences: bool = False
     max_page_bytes: int = MAX_PAGE_BYTES
-    unit_bytes: int = UNIT_BYTES
+    split_bytes: int = SPLIT_BYTES
 
 
 def make_corpus(
@@ -82,7 +82,7 @@ def make_corpus(
       force: make again what was made from other inputs.
 
     Returns:
-      The counts of every stage by its name. Damage that was passed over is counted; see `damage`.
+      The counts of every stage by its name. Damage is skipped and counted; see `damage`.
 
     Raises:
       InputError: for a missing file, an unknown language or bad settings; see also `run_stage`.
@@ -93,8 +93,8 @@ def make_corpus(
     _check(wikis, config)
     languages = tuple(wiki.language for wiki in wikis)
     limit = config.max_page_bytes
-    units = {wiki.language: tuple(units_of(wiki.dumps, config.unit_bytes)) for wiki in wikis}
-    dumps = {wiki.language: {"dumps": [file_mark(dump) for dump in wiki.dumps], "limit": limit} for wiki in wikis}
+    splits = {wiki.language: tuple(split_dumps(wiki.dumps, config.split_bytes)) for wiki in wikis}
+    dumps = {wiki.language: {"dumps": [file_identity(dump) for dump in wiki.dumps], "limit": limit} for wiki in wikis}
     counts: dict[str, dict[str, int]] = {}
 
     def run(name: str, build: Callable, inputs: Mapping[str, object], files: Iterable[str | os.PathLike]) -> None:
@@ -106,19 +106,19 @@ def make_corpus(
     from class_jax.corpus.wikipedia import steps
 
     for wiki in wikis:
-        table = None if wiki.page_table is None else file_mark(wiki.page_table)
-        build = steps.Titles(units[wiki.language], wiki.page_table, limit)
+        table = None if wiki.page_table is None else file_identity(wiki.page_table)
+        build = steps.TitlesPipeline(splits[wiki.language], wiki.page_table, limit)
         run(f"titles/{wiki.language}", build, {**dumps[wiki.language], "page_table": table}, wiki.dumps)
     tables = {wiki.language: wiki.langlinks for wiki in wikis if wiki.langlinks}
     inputs = {
         "languages": languages,
-        "langlinks": {language: file_mark(file) for language, file in tables.items()},
-        "sitelinks": [file_mark(file) for file in sitelinks],
+        "langlinks": {language: file_identity(file) for language, file in tables.items()},
+        "sitelinks": [file_identity(file) for file in sitelinks],
     }
-    run("links", steps.Links(tables, tuple(sitelinks), languages), inputs, (*tables.values(), *sitelinks))
+    run("links", steps.LinksPipeline(tables, tuple(sitelinks), languages), inputs, (*tables.values(), *sitelinks))
     joined = {name: stage_fingerprint(out / name) for name in counts}
     for wiki in wikis:
-        build = steps.Pages(wiki.language, units[wiki.language], languages, str(out), limit)
+        build = steps.PagesPipeline(wiki.language, splits[wiki.language], languages, str(out), limit)
         run(f"pages/{wiki.language}", build, {**dumps[wiki.language], "joined": joined}, wiki.dumps)
     folders = [out / "pages" / language for language in languages]
     shards = tuple(str(path) for folder in folders for path in sorted(folder.glob("*.jsonl")))
@@ -126,7 +126,7 @@ def make_corpus(
         "pages": [stage_fingerprint(folder) for folder in folders],
         **{n: getattr(config, n) for n in ("words", "at_sentences")},
     }
-    run("passages", steps.Passages(shards, config.words, config.at_sentences), inputs, shards)
+    run("passages", steps.PassagesPipeline(shards, config.words, config.at_sentences), inputs, shards)
     return counts
 
 

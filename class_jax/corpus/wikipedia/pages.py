@@ -75,12 +75,6 @@ class Page:
         start, end = self.sentences[i]
         return self.text[start:end]
 
-    def anchors_of(self, i: int) -> tuple[Anchor, ...]:
-        """Returns the anchors of sentence i, with offsets counted from the sentence's start."""
-        start, end = self.sentences[i]
-        inside = (a for a in self.anchors if start <= a.start and a.end <= end)
-        return tuple(Anchor(a.start - start, a.end - start, a.target) for a in inside)
-
     def to_json(self) -> str:
         """Returns the page as one line of JSON."""
         record = {

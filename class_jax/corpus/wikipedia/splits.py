@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Dumps as units of work: files, or runs of streams of a multistream dump that lies beside its index."""
+"""Splits of a wiki's dumps, each read by one worker: files, or runs of streams of a multistream dump with its index."""
 
 import bz2
 import hashlib
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from class_jax.errors import InputError
 
-UNIT_BYTES = 16 << 20
-"""Compressed bytes of a unit of a multistream dump, at least."""
+SPLIT_BYTES = 16 << 20
+"""Compressed bytes of a split of a multistream dump, at least."""
 
 _EDGE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A part of a wiki's dumps that is read alone.
+class Split:
+    """A part of a wiki's dumps that is read by itself.
 
     Attributes:
       index: its number, from 0; names its output.
-      count: of units of the wiki.
+      count: of the wiki's splits.
       path: the dump.
       start, length: its bytes in the file; length None: to the end.
     """
@@ -39,21 +39,21 @@ class Unit:
         return f"{name}-{self.index:05d}-of-{self.count:05d}{suffix}"
 
 
-def units_of(dumps: Sequence[str | os.PathLike], unit_bytes: int = UNIT_BYTES) -> list[Unit]:
-    """Returns the units of a wiki's dumps, in order.
+def split_dumps(dumps: Sequence[str | os.PathLike], split_bytes: int = SPLIT_BYTES) -> list[Split]:
+    """Returns the splits of a wiki's dumps, in order.
 
     A multistream dump (`...-multistream.xml.bz2`) is cut into runs of streams where its index
-    (`...-multistream-index.txt.bz2`) lies beside it; any other file is one unit.
+    (`...-multistream-index.txt.bz2`) is beside it; any other file is one split.
 
     Raises:
       InputError: if a dump is missing, or an index is not one of its dump.
     """
-    parts = [part for dump in dumps for part in _parts(Path(dump), unit_bytes)]
-    return [Unit(i, len(parts), path, start, length) for i, (path, start, length) in enumerate(parts)]
+    parts = [part for dump in dumps for part in _parts(Path(dump), split_bytes)]
+    return [Split(i, len(parts), path, start, length) for i, (path, start, length) in enumerate(parts)]
 
 
 def index_of(dump: Path) -> Path | None:
-    """Returns the index that lies beside a multistream dump, if it does."""
+    """Returns the index beside a multistream dump, if there is one."""
     name, found = re.subn(r"-multistream(\d*)\.xml", r"-multistream-index\1.txt", dump.name)
     index = dump.with_name(name)
     if not found:
@@ -62,8 +62,8 @@ def index_of(dump: Path) -> Path | None:
     return next((path for path in (index, plain) if path.exists()), None)
 
 
-def file_mark(path: str | os.PathLike) -> dict[str, str | int]:
-    """Returns what tells a file from another of its name: name, size, and a digest of its first and last MB.
+def file_identity(path: str | os.PathLike) -> dict[str, str | int]:
+    """Returns what identifies a file: name, size, and a digest of its first and last MB.
 
     Raises:
       InputError: if it can't be read.
@@ -81,7 +81,7 @@ def file_mark(path: str | os.PathLike) -> dict[str, str | int]:
     return {"name": path.name, "bytes": size, "edges": digest.hexdigest()}
 
 
-def _parts(dump: Path, unit_bytes: int) -> Iterator[tuple[str, int, int | None]]:
+def _parts(dump: Path, split_bytes: int) -> Iterator[tuple[str, int, int | None]]:
     if not dump.exists():
         raise InputError("cannot be read (no such file)", file=dump, remedy="check the path")
     index = index_of(dump) if dump.suffix == ".bz2" else None
@@ -96,7 +96,7 @@ def _parts(dump: Path, unit_bytes: int) -> Iterator[tuple[str, int, int | None]]
             raise InputError(
                 f"offset {offset} does not fit a dump of {size} bytes", file=index, line=number, remedy="wrong index?"
             )
-        if offset - begin >= unit_bytes:
+        if offset - begin >= split_bytes:
             yield str(dump), begin, offset - begin
             begin = offset
         last = offset

@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The pipelines of `wikipedia.make_corpus`: what its stages do to a unit of a dump.
+"""The pipelines of `wikipedia.make_corpus`: what its stages do to a split of a dump.
 
-Units are read and written by the worker that got them, so that no page ever lies in a runner's memory; only names of
+Splits are read and written by the worker that got them, so that no page is ever in a runner's memory; only names of
 finished parts are passed on.
 """
 
@@ -23,12 +23,12 @@ from class_jax.common.files import replacing
 from class_jax.corpus.passages import Passage, write_passages
 from class_jax.corpus.segments import blocks, sentence_blocks, sentences
 from class_jax.corpus.wikipedia import titles as tables
-from class_jax.corpus.wikipedia.dump import Damage, DumpPage, not_an_article, read_pages, read_site
+from class_jax.corpus.wikipedia.dump import Damage, DumpPage, not_an_article, read_dump_pages, read_site
 from class_jax.corpus.wikipedia.pages import Anchor, Page
 from class_jax.corpus.wikipedia.rejects import BAD_LINKS, CUT_OFF, REJECTED
-from class_jax.corpus.wikipedia.splits import Unit
+from class_jax.corpus.wikipedia.splits import Split
 from class_jax.corpus.wikipedia.sql_dump import read_rows
-from class_jax.corpus.wikipedia.wikitext import Parsed, Site, import_parser, normalised_title, parse
+from class_jax.corpus.wikipedia.wikitext import Parsed, Site, import_parser, normalised_title, parse_wikitext
 from class_jax.errors import InputError
 from class_jax.pipelines.runner import advance, counter
 
@@ -41,20 +41,20 @@ _SHOWN = 200  # characters of a problem in a table of rejects
 Count = Callable[..., object]
 
 
-class Titles:
-    """Pipeline: a wiki's dumps to its table of titles and redirects."""
+class TitlesPipeline:
+    """From a wiki's dumps to its table of titles and redirects."""
 
-    def __init__(self, units: tuple[Unit, ...], page_table: str | None, max_page_bytes: int) -> None:
-        self.units, self.page_table, self.max_page_bytes = units, page_table, max_page_bytes
+    def __init__(self, splits: tuple[Split, ...], page_table: str | None, max_page_bytes: int) -> None:
+        self.splits, self.page_table, self.max_page_bytes = splits, page_table, max_page_bytes
 
     def __call__(self, pipeline: beam.Pipeline, out: Path) -> None:
         """Adds the transforms."""
-        parts = _shared(pipeline, self.units) | beam.ParDo(_ReadTitles(str(out), self.max_page_bytes))
+        parts = _shared(pipeline, self.splits) | beam.ParDo(_ReadTitles(str(out), self.max_page_bytes))
         _ = parts | beam.GroupByKey() | beam.ParDo(_JoinTitles(str(out), self.page_table))
 
 
-class Links:
-    """Pipeline: SQL dumps and Wikidata to tables of language links."""
+class LinksPipeline:
+    """From SQL dumps and Wikidata to tables of language links."""
 
     def __init__(self, langlinks: Mapping[str, str], sitelinks: tuple[str, ...], languages: tuple[str, ...]) -> None:
         self.work = [("langlinks", language, path) for language, path in langlinks.items()]
@@ -66,22 +66,22 @@ class Links:
         _ = _shared(pipeline, self.work) | beam.ParDo(_ReadLinks(str(out), self.languages))
 
 
-class Pages:
-    """Pipeline: a wiki's dumps to pages."""
+class PagesPipeline:
+    """From a wiki's dumps to pages."""
 
     def __init__(
-        self, language: str, units: tuple[Unit, ...], languages: tuple[str, ...], work: str, max_page_bytes: int
+        self, language: str, splits: tuple[Split, ...], languages: tuple[str, ...], work: str, max_page_bytes: int
     ) -> None:
-        self.units = units
+        self.splits = splits
         self.arguments = (language, languages, work, max_page_bytes)
 
     def __call__(self, pipeline: beam.Pipeline, out: Path) -> None:
         """Adds the transforms."""
-        _ = _shared(pipeline, self.units) | beam.ParDo(_MakePages(str(out), *self.arguments))
+        _ = _shared(pipeline, self.splits) | beam.ParDo(_MakePages(str(out), *self.arguments))
 
 
-class Passages:
-    """Pipeline: files of pages, in order, to one table of passages."""
+class PassagesPipeline:
+    """From files of pages, in order, to one table of passages."""
 
     def __init__(self, shards: tuple[str, ...], words: int, at_sentences: bool) -> None:
         self.shards, self.words, self.at_sentences = shards, words, at_sentences
@@ -104,7 +104,7 @@ def count(name: str, amount: int = 1) -> None:
 
 
 class Rejects:
-    """Counts what is left out, and tells it with its place in a table."""
+    """Counts what is left out, and lists it with its place in a table."""
 
     def __init__(self, file: IO, path: str, start: int = 0) -> None:
         self._file, self._path, self._start = file, path, start
@@ -116,15 +116,15 @@ class Rejects:
         else:
             count("pages")
             count(REJECTED + found.reason)
-        self.tell(found.offset, found.title, found.reason, found.detail)
+        self.write(found.offset, found.title, found.reason, found.detail)
 
     def page(self, page: DumpPage, reason: str, detail: str = "") -> None:
         """Of an article."""
         count(REJECTED + reason)
-        self.tell(page.offset, page.title, reason, detail)
+        self.write(page.offset, page.title, reason, detail)
 
-    def tell(self, offset: int | str, title: str, reason: str, detail: str) -> None:
-        """Writes a row; `offset` counts from the start of the unit, which is told where it is not the file's."""
+    def write(self, offset: int | str, title: str, reason: str, detail: str) -> None:
+        """Writes a row; `offset` counts from the start of the split, which is added where it is not the file's."""
         place = f"{self._start}+{offset}" if self._start else str(offset)
         fields = (self._path, place, title, reason, detail[:_SHOWN])
         self._file.write("\t".join(" ".join(field.split()) for field in fields) + "\n")
@@ -134,12 +134,14 @@ class _ReadTitles(beam.DoFn):
     def __init__(self, out: str, max_page_bytes: int) -> None:
         self.out, self.max_page_bytes = out, max_page_bytes
 
-    def process(self, unit: Unit) -> Iterator[tuple[int, str]]:
-        site = read_site(unit.path)
-        part = Path(self.out) / unit.shard("part", ".jsonl")
-        told = partial(advance, self.out)
+    def process(self, split: Split) -> Iterator[tuple[int, str]]:
+        site = read_site(split.path)
+        part = Path(self.out) / split.shard("part", ".jsonl")
+        on_progress = partial(advance, self.out)
         with replacing(part) as file:
-            pages = read_pages(unit.path, unit.start, unit.length, max_page_bytes=self.max_page_bytes, told=told)
+            pages = read_dump_pages(
+                split.path, split.start, split.length, max_page_bytes=self.max_page_bytes, on_progress=on_progress
+            )
             for page in pages:
                 if isinstance(page, Damage) or page.namespace != 0:
                     continue  # counted where the pages are made
@@ -174,7 +176,7 @@ class _JoinTitles(beam.DoFn):
         on_damage = partial(_bad_table, Rejects(file, self.page_table))
         columns = ("page_namespace", "page_is_redirect", "page_title")
         for namespace, redirect, title in read_rows(self.page_table, "page", columns, on_damage):
-            # Where a redirect leads to is told by the dumps alone.
+            # Only the dumps say where a redirect leads to.
             if namespace == "0" and redirect == "0":
                 yield normalised_title(title, case_sensitive=True), None
 
@@ -185,14 +187,14 @@ class _JoinTitles(beam.DoFn):
             if found.problem:
                 name = "loop" if found.problem == "loop" else "to_nowhere"
                 count(f"redirects/{name}")
-                rejects.tell("", title, f"redirect {name}", "")
+                rejects.write("", title, f"redirect {name}", "")
             elif found.steps > 1:
                 count("redirects/chain")
 
 
 def _bad_table(rejects: Rejects, error: InputError) -> None:
     count(BAD_LINKS)
-    rejects.tell("", "", "unreadable", str(error))
+    rejects.write("", "", "unreadable", str(error))
 
 
 class _ReadLinks(beam.DoFn):
@@ -250,17 +252,19 @@ class _MakePages(beam.DoFn):
         # Sorted: SQL tables before Wikidata.
         self.links = tables.LanguageLinks(sorted((work / "links").glob("*.sqlite")), self.language)
 
-    def process(self, unit: Unit) -> None:
+    def process(self, split: Split) -> None:
         begun = time.thread_time()
         out = Path(self.out)
-        site = read_site(unit.path)
-        told = partial(advance, self.out)
+        site = read_site(split.path)
+        on_progress = partial(advance, self.out)
         with (
-            replacing(out / unit.shard("pages", ".jsonl")) as file,
-            replacing(out / unit.shard("rejects", ".tsv")) as table,
+            replacing(out / split.shard("pages", ".jsonl")) as file,
+            replacing(out / split.shard("rejects", ".tsv")) as table,
         ):
-            rejects = Rejects(table, unit.path, unit.start)
-            pages = read_pages(unit.path, unit.start, unit.length, max_page_bytes=self.max_page_bytes, told=told)
+            rejects = Rejects(table, split.path, split.start)
+            pages = read_dump_pages(
+                split.path, split.start, split.length, max_page_bytes=self.max_page_bytes, on_progress=on_progress
+            )
             for found in pages:
                 if isinstance(found, Damage):
                     rejects.damage(found)
@@ -281,7 +285,7 @@ class _MakePages(beam.DoFn):
             count(REJECTED + _KINDS[reason])
             return None
         try:
-            parsed = parse(found.text, site)
+            parsed = parse_wikitext(found.text, site)
         except (import_parser().parser.ParserError, RecursionError) as error:
             rejects.page(found, "unparsed", type(error).__name__)
             return None
@@ -322,8 +326,8 @@ def make_page(
             count("anchors/over_a_border")
     count("sentences", len(spans))
     count("anchors", len(within))
-    told = {**parsed.links, **links.of(found.id, found.title)}
-    known = dict(_checked(told, language, titles, count))
+    stated = {**parsed.links, **links.of(found.id, found.title)}
+    known = dict(_checked(stated, language, titles, count))
     return Page(found.id, language, found.title, parsed.text, parsed.sections, tuple(spans), tuple(within), known)
 
 
@@ -334,7 +338,7 @@ def _anchors(title: str, anchors: Iterable[Anchor], titles: tables.Titles, count
         found = titles.resolve(anchor.target)
         target = found.title
         if found.problem == "nowhere" and not found.steps:
-            # Where a dump is a part of its wiki, most pages are not in it: the title alone is of use.
+            # Where a dump is a part of its wiki, most pages are not in it: only the title is of use.
             count("anchors/to_unknown")
             target = anchor.target
         if not target:

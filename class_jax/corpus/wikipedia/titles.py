@@ -123,7 +123,7 @@ def sitelinks(line: str, languages: Mapping[str, str]) -> dict[str, str]:
     format's `{"en": "Universe", "fi": "Maailmankaikkeus"}`.
 
     Args:
-      line: JSON; a comma at its end and the dump's first and last line (`[`, `]`) are passed over.
+      line: JSON; a comma at its end and the dump's first and last line (`[`, `]`) are skipped.
       languages: language by the name of its wiki (`enwiki`), and by itself.
 
     Raises:

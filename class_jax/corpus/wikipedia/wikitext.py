@@ -74,7 +74,7 @@ class Parsed:
     links: dict[str, str] = field(default_factory=dict)
 
 
-def parse(wikitext: str, site: Site = Site()) -> Parsed:
+def parse_wikitext(wikitext: str, site: Site = Site()) -> Parsed:
     """Returns the running text of wikitext with its headings and links.
 
     No templates, tables, references, files, categories, comments, formulas or headings; of links, the words shown.
@@ -119,7 +119,7 @@ def parse(wikitext: str, site: Site = Site()) -> Parsed:
 
 def plain_text(wikitext: str, site: Site = Site()) -> str:
     """Returns the running text of wikitext; see `parse`."""
-    return parse(wikitext, site).text
+    return parse_wikitext(wikitext, site).text
 
 
 def normalised_title(title: str, case_sensitive: bool = False) -> str:
@@ -255,7 +255,7 @@ def _trail(text: str) -> int:
 
 
 def _anchor(text: str, start: int, end: int, target: str) -> Anchor | None:
-    """The anchor without blanks at its ends, if anything of it is left and lies in one line."""
+    """The anchor without blanks at its ends, if anything of it is left and is in one line."""
     while start < end and text[start].isspace():
         start += 1
     while start < end and text[end - 1].isspace():
@@ -270,7 +270,7 @@ def _forward(text: str, start: int) -> int:
 
 
 def _cut(text: str, marks: list[int]) -> tuple[str, list[int]]:
-    """Applies `_CUTS`; also returns where sorted positions in the text lie after it."""
+    """Applies `_CUTS`; also returns where sorted positions in the text are after it."""
     for pattern, replacement in _CUTS:
         if not marks:
             text = pattern.sub(replacement, text)

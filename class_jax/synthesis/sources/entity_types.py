@@ -70,7 +70,7 @@ _NOUNS = {
     "DATE": "year month decade century day era weekday",
 }
 _TYPE_OF = {noun: kind for kind, nouns in _NOUNS.items() for noun in nouns.split()}
-# Two words whose last one alone would mislead.
+# Two words of which the last one by itself would mislead.
 _PHRASES = {
     "ethnic group": "NORP",
     "religious group": "NORP",
@@ -118,7 +118,7 @@ _DAY_TITLE = re.compile(rf"(?:{_MONTHS})(?: \d{{1,2}}|(?: \d{{4}})?)|\d{{1,2}} (
 
 
 def entity_type_of_page(page: Page) -> str | None:
-    """Returns the entity type of what an English page is about, read off its first paragraph; None where no rule tells.
+    """Returns the entity type of what an English page is about, by its first paragraph; None where no rule applies.
 
     The paper runs a tagger over the first paragraph of the English page (section 3.2). These rules read the head of
     "X is a ...", and take years of birth and death for a person's.
@@ -137,7 +137,7 @@ def entity_type_of_page(page: Page) -> str | None:
 
 
 def type_of_description(sentence: str) -> str | None:
-    """Returns the entity type told by a sentence such as "Tampere is a city in Finland."; None where it tells none."""
+    """Returns the entity type that a sentence such as "Tampere is a city in Finland." states, or None."""
     asides = " ".join(_PARENTHESES.findall(sentence))
     plain, before = sentence, None
     while plain != before:  # innermost parentheses first
@@ -158,7 +158,7 @@ def type_of_description(sentence: str) -> str | None:
 def _first_sentence(page: Page) -> str:
     paragraph = page.text.lstrip().split("\n", 1)[0]
     first = page.sentence(0) if page.sentences else ""
-    # Sentence breakers stop at some abbreviations within the aside after the title: then the paragraph tells more.
+    # Sentence breakers stop at some abbreviations within the aside after the title: then the paragraph says more.
     return first if _COPULA.search(first) else paragraph[:600]
 
 

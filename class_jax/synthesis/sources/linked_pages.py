@@ -23,7 +23,7 @@ Node = tuple[str, str]
 _OWN, _BACKWARD = 0, 1
 
 
-class Target(NamedTuple):
+class AnchorTarget(NamedTuple):
     """What an anchor leads to: the English title of that page, and its entity type (of English pages' anchors)."""
 
     english: str
@@ -43,7 +43,7 @@ class LinkedPage(NamedTuple):
     language: str
     line: str
     hops: int
-    targets: Mapping[str, Target]
+    targets: Mapping[str, AnchorTarget]
 
 
 class _Way(NamedTuple):
@@ -82,7 +82,7 @@ def linked_pages(
     Args:
       pages: of English, of `languages`, and of any others, whose language links help.
       languages: the ones whose pages are wanted, besides English.
-      max_hops: language links that may be followed; 1 takes direct links alone (in either direction).
+      max_hops: language links that may be followed; 1 takes only direct links (in either direction).
       other_targets: whether the anchors of pages in other languages are looked up, too.
 
     Returns:
@@ -94,7 +94,7 @@ def linked_pages(
     wanted = pages | "wanted" >> beam.Filter(_is_of, {*languages, ENGLISH})
     known = (
         pages | "english types" >> beam.FlatMap(_typed),
-        ways | "other titles" >> beam.MapTuple(lambda node, way: (node, Target(way.english, None))),
+        ways | "other titles" >> beam.MapTuple(lambda node, way: (node, AnchorTarget(way.english, None))),
     ) | "targets" >> beam.Flatten()
     asked = wanted | "anchors" >> beam.FlatMap(_asked, other_targets)
     found = (
@@ -153,10 +153,10 @@ def _node(page: Page) -> Node:
     return page.language, title_key(page.title)
 
 
-def _typed(pair: tuple[Page, str]) -> Iterator[tuple[Node, Target]]:
+def _typed(pair: tuple[Page, str]) -> Iterator[tuple[Node, AnchorTarget]]:
     page = pair[0]
     if page.language == ENGLISH:
-        yield _node(page), Target(title_key(page.title), entity_type_of_page(page))
+        yield _node(page), AnchorTarget(title_key(page.title), entity_type_of_page(page))
 
 
 def _asked(pair: tuple[Page, str], others: bool) -> Iterator[tuple[Node, tuple[Node, str]]]:
@@ -167,7 +167,7 @@ def _asked(pair: tuple[Page, str], others: bool) -> Iterator[tuple[Node, tuple[N
             yield (page.language, title_key(target)), (_node(page), target)
 
 
-def _answered(group: tuple[Node, dict[str, Iterable]]) -> Iterator[tuple[Node, tuple[str, Target]]]:
+def _answered(group: tuple[Node, dict[str, Iterable]]) -> Iterator[tuple[Node, tuple[str, AnchorTarget]]]:
     _, found = group
     known = next(iter(sorted(found["known"], key=repr)), None)
     for node, target in found["asked"]:

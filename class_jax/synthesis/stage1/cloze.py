@@ -58,7 +58,7 @@ def cloze_queries(
       other: its parallel sentence.
       language: of that sentence.
       entities: of the English sentence.
-      reject: told the reason of each entity that gives no query.
+      reject: called with the reason of each entity that gives no query.
     """
     queries: dict[tuple[str, str], ClozeQuery] = {}
     for entity in entities:

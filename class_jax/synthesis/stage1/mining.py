@@ -33,29 +33,6 @@ class Mined(NamedTuple):
     margin: float
 
 
-def margin_scores(english: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
-    """Scores all pairs of two pages' sentences: the ratio margin of the paper's section 3.1.
-
-    M(i, j) = cos(i, j) / (sum of cos(i, z) over N_i / 2k + sum of cos(j, z) over N_j / 2k), where N_i are the k nearest
-    sentences of i in the other language. A page with fewer than k sentences has them all for neighbours, and their
-    number takes the place of k: the sums stay means.
-
-    Args:
-      english: [E, D] unit vectors; a zero vector is near to nothing.
-      other: [O, D] unit vectors.
-      k: neighbours.
-
-    Returns:
-      [E, O] float32. Where the neighbours' mean similarity is not positive there is no margin: the score is 0.
-
-    Raises:
-      InputError: if k is not positive.
-      ValueError: if a vector is not finite or the shapes don't fit.
-    """
-    means = _neighbour_means(english, other, k), _neighbour_means(other, english, k)
-    return _margins(english, other, *means)[1]
-
-
 def mine(
     english: np.ndarray,
     other: np.ndarray,
@@ -67,8 +44,13 @@ def mine(
 ) -> list[Mined]:
     """Returns the pairs whose margin surpasses the threshold, best first; equal margins by place.
 
+    The ratio margin of the paper's section 3.1: M(i, j) = cos(i, j) / (sum of cos(i, z) over N_i / 2k + sum of
+    cos(j, z) over N_j / 2k), where N_i are the k nearest sentences of i in the other language. A page with fewer than k
+    sentences has them all for neighbours, and their number takes the place of k: the sums stay means. Where the
+    neighbours' mean similarity is not positive there is no margin: the score is 0.
+
     Args:
-      english: [E, D] unit vectors of the English page's sentences.
+      english: [E, D] unit vectors of the English page's sentences; a zero vector is near to nothing.
       other: [O, D] unit vectors of the linked page's.
       k: neighbours of the margin.
       threshold: T; a margin equal to it does not pass.

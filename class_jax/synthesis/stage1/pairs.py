@@ -19,7 +19,7 @@ from class_jax.pipelines.runner import RunnerConfig, advance, counter
 from class_jax.pipelines.stages import RECORD, run_stage, stage_fingerprint
 from class_jax.questions.readers import TRAINING_LANGUAGES
 from class_jax.synthesis.sources.entities import Entity, EntityConfig, EntityFinder, context_of, open_finder
-from class_jax.synthesis.sources.linked_pages import ENGLISH, LinkedPage, Target, linked_pages, read_page_lines
+from class_jax.synthesis.sources.linked_pages import ENGLISH, AnchorTarget, LinkedPage, linked_pages, read_page_lines
 from class_jax.synthesis.stage1.cloze import cloze, cloze_queries, one_line
 from class_jax.synthesis.stage1.embedders import Embedder, EmbedderConfig, open_embedder
 from class_jax.synthesis.stage1.mining import THRESHOLD, THRESHOLDS, mine, threshold_of
@@ -68,7 +68,7 @@ class MiningConfig:
 
 
 @dataclass(frozen=True)
-class Pair:
+class SentencePair:
     """An English sentence and one in another language that says the same, by its margin.
 
     Attributes:
@@ -98,7 +98,7 @@ class Pair:
         return json.dumps(record, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, line: str, *, file: str | Path | None = None) -> "Pair":
+    def from_json(cls, line: str, *, file: str | Path | None = None) -> "SentencePair":
         """Reads what `to_json` wrote.
 
         Raises:
@@ -224,7 +224,7 @@ def mine_page_group(
     embedder: Embedder | None = None,
     finder: EntityFinder | None = None,
     count: Callable[..., None] = lambda name, amount=1: None,
-) -> Iterator[Pair]:
+) -> Iterator[SentencePair]:
     """Yields the pairs of an English page and the pages that are linked to it.
 
     Args:
@@ -232,7 +232,7 @@ def mine_page_group(
       others: pages in other languages.
       config: settings.
       embedder, finder: None opens what the settings name.
-      count: told what was counted, by name.
+      count: called with the name of what is counted, and how many if not one.
     """
     embedder = open_embedder(config.embedder) if embedder is None else embedder
     finder = open_finder(config.entities) if finder is None else finder
@@ -267,7 +267,7 @@ def mine_page_group(
                 count("rejected/no_answer")
                 continue
             count(f"pairs/{linked.language}")
-            yield Pair(
+            yield SentencePair(
                 language=linked.language,
                 english=one.texts[i],
                 other=two.texts[j],
@@ -313,7 +313,7 @@ def _side(linked: LinkedPage, embedder: Embedder, config: MiningConfig, count: C
     return _Side(page, numbers, texts, vectors)
 
 
-def sentence_links(page: Page, numbers: Iterable[int], targets: Mapping[str, Target]) -> list[list[str]]:
+def sentence_links(page: Page, numbers: Iterable[int], targets: Mapping[str, AnchorTarget]) -> list[list[str]]:
     """Returns, for each sentence of the given numbers, the English titles of what it links to or names.
 
     A page links a name at its first mention only: the words of its anchors are looked for in every sentence.

@@ -26,7 +26,7 @@ from class_jax.questions.masking import MASK
 from class_jax.synthesis.stage1.cloze import ClozeQuery, cloze_queries
 from class_jax.synthesis.stage1.mining import sample_counts
 from class_jax.synthesis.stage1.pairs import STAGE as PAIRS
-from class_jax.synthesis.stage1.pairs import Pair
+from class_jax.synthesis.stage1.pairs import SentencePair
 from class_jax.translation.dictionary import Translator, read_dictionary, replace_words
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def write_parallel(
     config = config or ParallelConfig()
     if (config.source == "translation") != (translator is not None):
         problem = "needs a translator" if translator is None else f"is {config.source!r}, which needs no translator"
-        raise InputError(problem, key="ParallelConfig.source", remedy="pass one for 'translation' alone")
+        raise InputError(problem, key="ParallelConfig.source", remedy="pass one only for 'translation'")
     work = Path(work)
     mined = stage_fingerprint(work / PAIRS)
     languages = sorted(path.name for path in (work / PAIRS).iterdir() if path.is_dir())
@@ -169,7 +169,7 @@ def _write(
 
 
 def _queries(
-    pairs: Iterator[Pair],
+    pairs: Iterator[SentencePair],
     config: ParallelConfig,
     dictionary: dict[str, tuple[str, ...]] | None,
     translator: Translator | None,
@@ -198,11 +198,11 @@ def code_switched(
     return query._replace(other=replace_words(query.english, dictionary, ratio, chance, kept=(MASK,)))
 
 
-def _translated(pairs: Iterator[Pair], translator: Translator, reject: Any) -> Iterator[Pair]:
+def _translated(pairs: Iterator[SentencePair], translator: Translator, reject: Any) -> Iterator[SentencePair]:
     """Replaces the other sentence of each pair by a translation of the English one; empty translations are dropped."""
-    batch: list[Pair] = []
+    batch: list[SentencePair] = []
 
-    def flush() -> Iterator[Pair]:
+    def flush() -> Iterator[SentencePair]:
         if batch:
             texts = translator.translate([pair.english for pair in batch], "en", batch[0].language)
             for pair, text in zip(batch, texts, strict=True):
@@ -220,7 +220,7 @@ def _translated(pairs: Iterator[Pair], translator: Translator, reject: Any) -> I
 
 
 class RankedPairs(NamedTuple):
-    """Where a language's pairs lie, best margin first, equal sentences once.
+    """Where a language's pairs are, best margin first, equal sentences once.
 
     Attributes:
       files: the files.
@@ -249,7 +249,7 @@ def rank_pairs(files: Sequence[Path]) -> RankedPairs:
         with open(file, "rb") as f:
             for line in f:
                 if line.strip():
-                    pair = Pair.from_json(line.decode("utf-8"), file=file)
+                    pair = SentencePair.from_json(line.decode("utf-8"), file=file)
                     same = hashlib.blake2b(f"{pair.english}\t{pair.other}".encode(), digest_size=8).digest()
                     rows.append((-pair.margin, int.from_bytes(same, "big"), number, offset))
                 offset += len(line)
@@ -266,13 +266,13 @@ def rank_pairs(files: Sequence[Path]) -> RankedPairs:
 _ROW = np.dtype([("margin", "f8"), ("same", "u8"), ("file", "i8"), ("offset", "i8")])
 
 
-def read_pairs(ranked: RankedPairs, count: int) -> Iterator[Pair]:
+def read_pairs(ranked: RankedPairs, count: int) -> Iterator[SentencePair]:
     """Yields the best `count` pairs, best first."""
     opened = [open(file, "rb") for file in ranked.files]  # noqa: SIM115 - closed below
     try:
         for file, offset in ranked.places[:count]:
             opened[file].seek(offset)
-            yield Pair.from_json(opened[file].readline().decode("utf-8"), file=ranked.files[file])
+            yield SentencePair.from_json(opened[file].readline().decode("utf-8"), file=ranked.files[file])
     finally:
         for f in opened:
             f.close()

@@ -50,7 +50,7 @@ def write_lists(
     passage_languages: str | os.PathLike | None = None,
     **stage: Any,
 ) -> dict[str, int]:
-    """Writes `work/stage1_lists/lists.jsonl`: each query's passages by the teacher, which reads English alone.
+    """Writes `work/stage1_lists/lists.jsonl`: each query's passages by the teacher, which reads only English.
 
     Args:
       work: the work folder, with `stage1/parallel.tsv`.
@@ -140,7 +140,7 @@ def lists_by_bm25(
     count = 0
     with replacing(out) as f, tqdm(desc="teacher's passages", unit="query", disable=hidden) as bar:
         for batch in _batches(queries):
-            # The same sentence is paired with many languages; its queries lie far apart, and so the found are kept.
+            # The same sentence is paired with many languages; its queries are far apart, so results are kept.
             new = list(dict.fromkeys(english for _, english in batch if english not in found))
             rows, _ = index.search(new, teacher.list_length)
             found |= zip(new, rows.astype(np.int32), strict=True)

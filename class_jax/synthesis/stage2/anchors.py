@@ -140,7 +140,7 @@ def read_anchor_examples(work: str | os.PathLike, language: str) -> Iterator[Anc
 def candidates_of(page: Page, config: AnchorConfig) -> Iterator[AnchorExample | str]:
     """Yields an example, or the reason why there is none, for every anchor of a page.
 
-    What other pages and the passages tell (`english`, `entity_type`, `kind`, `passage`) is still missing. Reasons:
+    What other pages and the passages add (`english`, `entity_type`, `kind`, `passage`) is still missing. Reasons:
     ``outside_sentence``, ``sentence_length``, ``answer_length``, ``answer_repeated`` (the rest of the sentence has it
     too, so that the question would give it away).
     """
@@ -321,13 +321,13 @@ def _typed(
     page = next(pages, None)
     kind = typer(page) if page is not None else None
     if page is None:
-        told = "", "no_english_page"
+        entity_type = "", "no_english_page"
     elif kind in KIND_OF_TYPE or untyped is not None:
-        told = title, kind or ""
+        entity_type = title, kind or ""
     else:
-        told = "", "no_type"
+        entity_type = "", "no_type"
     for link in links:
-        yield link, told
+        yield link, entity_type
 
 
 def _span(line: str, languages: frozenset[str]) -> Iterator[tuple[tuple[str, str], tuple[int, int, str]]]:
@@ -370,14 +370,14 @@ def _with_passage(
 
 def _complete(grouped: tuple[tuple[str, str], dict[str, Iterable]], untyped: str | None) -> Iterator[AnchorExample]:
     (language, _), groups = grouped
-    english, told = next(iter(groups["answers"]), ("", "no_page"))
+    english, entity_type = next(iter(groups["answers"]), ("", "no_page"))
     for example in groups["examples"]:
         if not english:
-            _reject(told, language)
+            _reject(entity_type, language)
         else:
             counter(f"examples/{language}").inc()
-            kind = KIND_OF_TYPE.get(told, untyped)
-            yield dataclasses.replace(example, english=english, entity_type=told, kind=kind)
+            kind = KIND_OF_TYPE.get(entity_type, untyped)
+            yield dataclasses.replace(example, english=english, entity_type=entity_type, kind=kind)
 
 
 def _is_in(example: AnchorExample, language: str) -> bool:

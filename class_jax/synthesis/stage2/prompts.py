@@ -28,7 +28,7 @@ in {language} that asks for this answer with this word and does not name it. \
 Complete the last one: give its question alone, on one line."""
 _BLOCK = "Statement: {sentence}\nQuestion word: {word}\nAnswer: {answer}\nQuestion:"
 PROMPTS = "\n".join((_META, _BULK, _BLOCK))
-"""All that is told to a model besides the examples: what is made by other prompts is other data."""
+"""All that a model is given besides the examples: what is made by other prompts is other data."""
 
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
 _LABEL = re.compile(

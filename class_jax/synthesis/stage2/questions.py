@@ -5,9 +5,9 @@ A *draw* is one question to be made of one example. All draws of a language have
 example (in a random order), then the second of each, and so on. The valid questions that come first in this order are
 kept until there are enough, whichever transformer makes them.
 
-Rules and phrasebooks run in Beam. Models are asked by a loop on the host: one model's throughput bounds it, whether
-behind an endpoint (one client holds the limits of rate and budget) or in one process, and the loop stops when there
-are enough.
+Rules and phrasebooks run in Beam. Models are asked by a loop in the main process: one model's throughput bounds
+it, whether behind an endpoint (one client holds the limits of rate and budget) or in one process, and the loop stops
+when there are enough.
 """
 
 import collections
@@ -30,10 +30,11 @@ from tqdm import tqdm
 
 from class_jax.common.files import digest_file, replacing
 from class_jax.errors import InputError, nearest
-from class_jax.llm.client import ChatClient, ChatModel, EndpointConfig
+from class_jax.llm.chat import ChatModel
+from class_jax.llm.client import ChatClient, EndpointConfig
 from class_jax.llm.local import LocalChatModel, LocalModelConfig
 from class_jax.pipelines.runner import RunnerConfig, counter
-from class_jax.pipelines.stages import run_stage, stage_fingerprint, stage_record
+from class_jax.pipelines.stages import read_stage, run_stage, stage_fingerprint
 from class_jax.questions.readers import XOR_LANGUAGES
 from class_jax.synthesis.stage2 import anchors
 from class_jax.synthesis.stage2.anchors import AnchorExample, counts_by_language, read_anchor_examples
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
 STAGE = "stage2"
 META_STAGE = "meta_examples"
-REPLIES = "replies.sqlite"
+REPLIES = "replies"
 QUESTIONS, PASSAGES, IN_ENGLISH = (
     "anchor_questions.tsv",
     "anchor_questions.passages.tsv",
@@ -68,7 +69,7 @@ QUESTIONS, PASSAGES, IN_ENGLISH = (
 TRANSFORMERS = ("rules", "phrasebook", "endpoint", "local")
 OFFLINE = ("rules", "phrasebook")
 _META_POOL = 8
-# The host's loop is a stage like any other: it runs while the pipeline is built, which then holds its counts alone.
+# The loop is a stage like any other: it runs while the pipeline is built, which then holds only its counts.
 _IN_THIS_PROCESS = RunnerConfig("direct", workers=1)
 _log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class LanguagePlan:
     per_example: int
 
 
-def plan(
+def plan_draws(
     counts: Mapping[str, int], target: int, most_per_example: int, surplus: float = 1.0
 ) -> dict[str, LanguagePlan]:
     """Plans for the same number of questions in every language: a share of the examples of a large one, several
@@ -173,17 +174,17 @@ def make_questions(
     ``questions/{language}`` were wanted; for endpoints also replies, tokens and the cost in millionths.
 
     Raises:
-      InputError: if the anchors are missing, a model can't be used, or its budget is spent (`work/replies.sqlite` keeps
-        all replies, and the next run goes on from there); and as `run_stage`.
+      InputError: if the anchors are missing, a model can't be used, or its budget is spent (`work/replies` keeps
+        all replies, and the next run resumes from them); and as `run_stage`.
     """
     work, runner = Path(work), runner or RunnerConfig()
-    counts = counts_by_language(stage_record(work / anchors.STAGE)["counts"], "examples")
+    counts = counts_by_language(read_stage(work / anchors.STAGE).result, "examples")
     there = {language: counts[language] for language in config.languages if counts.get(language)}
     if not there:
         raise InputError("no anchor examples in these languages", file=work / anchors.STAGE, remedy="name others")
     if len(there) < len(config.languages):
         _log.warning("no anchor examples in: %s", ", ".join(sorted(set(config.languages) - set(there))))
-    plans = plan(there, config.target, config.most_per_example, config.surplus)
+    plans = plan_draws(there, config.target, config.most_per_example, config.surplus)
     inputs = {
         "anchors": stage_fingerprint(work / anchors.STAGE),
         "validation": dataclasses.asdict(config.validation),

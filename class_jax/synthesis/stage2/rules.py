@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Questions by rules alone: cloze translation in the manner of Lewis et al. 2019 (arXiv 1906.04980).
+"""Questions by rules only: cloze translation in the manner of Lewis et al. 2019 (arXiv 1906.04980).
 
 The answer leaves its sentence, and the question word takes its place or the sentence's front, as the language has it.
 There is no parser and no morphology behind this. So verbs stay where statements have them ("Where Mozart was born?"),

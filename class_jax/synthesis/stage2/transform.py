@@ -19,8 +19,7 @@ from typing import Protocol, runtime_checkable
 
 from class_jax.common.files import numbered_lines, replacing
 from class_jax.errors import InputError
-from class_jax.llm.client import ChatModel, ChatRequest, Failure
-from class_jax.llm.reply_cache import Reply
+from class_jax.llm.chat import ChatModel, ChatRequest, Failure, Reply
 from class_jax.synthesis.stage2.anchors import AnchorExample
 from class_jax.synthesis.stage2.prompts import PROMPTS, MetaExample, bulk_messages, meta_messages, parse_reply
 from class_jax.synthesis.stage2.validate import ValidationConfig, problem_of
@@ -161,7 +160,7 @@ def make_meta_examples(
         batch = [Draw(example) for example in itertools.islice(source, config.meta_examples - len(found))]
         if not batch:
             problem = f"only {len(found)} of {config.meta_examples} meta-examples are valid questions"
-            remedy = "take a better model for them, or write them by hand"
+            remedy = "take a better model for them, or write them yourself"
             raise InputError(problem, key=f"language {language!r}", remedy=remedy)
         for draw, outcome in model.complete((draw, _meta_request(draw, config)) for draw in batch):
             made = _question(draw, outcome)
@@ -185,13 +184,13 @@ def fingerprint_of(
       meta_examples, config: as the transformer is given them.
       template: of the prompts.
     """
-    told = [model, dataclasses.asdict(config), template]
-    told += [[dataclasses.asdict(m) for m in meta_examples[language]] for language in sorted(meta_examples)]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    parts = [model, dataclasses.asdict(config), template]
+    parts += [[dataclasses.asdict(m) for m in meta_examples[language]] for language in sorted(meta_examples)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def read_meta_examples(path: str | os.PathLike, language: str) -> list[MetaExample]:
-    """Reads meta-examples, made or written by hand: JSON lines of sentence, word, answer and question.
+    """Reads meta-examples, made or written: JSON lines of sentence, word, answer and question.
 
     Raises:
       InputError: for a missing file or a line without these four texts.

@@ -100,13 +100,13 @@ def in_script(text: str, language: str, share: float) -> bool:
 def names_answer(question: str, answer: str) -> bool:
     """Whether a question has the answer in it, whatever case and width; inflected forms that begin so count too.
 
-    An answer of one or two characters or of digits must stand alone: "5" is not named by "1945".
+    An answer of one or two characters or of digits must be a word of its own: "1945" does not name "5".
     """
     inside, asked = _folded(answer), _folded(question)
     if len(inside) > _SHORT_ANSWER and not inside.isdigit():
         return inside in asked
     if any(_within(ord(c), (*_HAN, *_KANA)) for c in asked):
-        # Without blanks between words only digits tell where a number ends.
+        # Without blanks between words only digits show where a number ends.
         return re.search(rf"(?<!\d){re.escape(inside)}(?!\d)", asked) is not None
     return f" {' '.join(words_of(answer))} " in f" {' '.join(words_of(question))} "
 

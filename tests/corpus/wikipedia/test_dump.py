@@ -17,7 +17,7 @@ from tiny_dump import page, site
 from class_jax.corpus.passages import read_passages
 from class_jax.corpus.segments import SHORTEST, split_words
 from class_jax.corpus.wikipedia import dump
-from class_jax.corpus.wikipedia.dump import Damage, DumpPage, passages_from_dump, read_pages, read_site
+from class_jax.corpus.wikipedia.dump import Damage, DumpPage, passages_from_dump, read_dump_pages, read_site
 from class_jax.corpus.wikipedia.wikitext import Site, plain_text
 from class_jax.errors import InputError
 
@@ -210,9 +210,9 @@ def test_a_real_dump(real_data, tmp_path):
     assert len({p.title for p in passages}) == counts.articles
 
 
-def told(path, **settings):
+def titles_and_damage(path, **settings):
     """Titles of the pages that can be read, and (reason, offset, title) of the damage."""
-    found = list(read_pages(path, **settings))
+    found = list(read_dump_pages(path, **settings))
     pages = [p.title for p in found if isinstance(p, DumpPage)]
     return pages, [(d.reason, d.offset, d.title) for d in found if isinstance(d, Damage)]
 
@@ -225,7 +225,7 @@ def written(tmp_path, *parts, name="d.xml"):
 
 def test_a_page_as_it_lies_in_the_dump(tmp_path):
     path = written(tmp_path, SITE, *PAGES[:2], "</mediawiki>")
-    first, second = read_pages(path)
+    first, second = read_dump_pages(path)
     assert first.title == "Helsinki" and first.id == "1" and first.redirect is None
     assert path.read_bytes()[first.offset :].startswith(b"<page><title>Helsinki<")
     assert path.read_bytes()[first.offset + first.size :].startswith(b"\n<page><title>Hki<")
@@ -241,20 +241,20 @@ def test_the_wikis_own_names(tmp_path):
 def test_a_broken_page_is_passed_over(tmp_path):
     bad = "<page><title>Bad</title><ns>0</ns><b></page>\n"
     path = written(tmp_path, SITE, PAGES[0], bad, PAGES[-1], "</mediawiki>")
-    pages, damage = told(path)
+    pages, damage = titles_and_damage(path)
     assert pages == ["Helsinki", "Åbo & Turku"]
     assert damage == [("broken_xml", len((SITE + PAGES[0]).encode()), "Bad")]
 
 
 def test_a_page_that_is_never_closed(tmp_path):
     path = written(tmp_path, SITE, PAGES[0][:300], PAGES[-1], "</mediawiki>")
-    assert told(path) == (["Åbo & Turku"], [("broken_xml", len(SITE.encode()), "Helsinki")])
+    assert titles_and_damage(path) == (["Åbo & Turku"], [("broken_xml", len(SITE.encode()), "Helsinki")])
 
 
 def test_a_page_in_another_encoding(tmp_path):
     bad = page("Väärä", "ä").encode("latin-1")
     path = written(tmp_path, SITE, PAGES[0], bad, PAGES[-1], "</mediawiki>")
-    pages, damage = told(path)
+    pages, damage = titles_and_damage(path)
     assert pages == ["Helsinki", "Åbo & Turku"]
     assert damage == [("encoding", len((SITE + PAGES[0]).encode()) + bad.index(b"\xe4"), "V\ufffd\ufffdr\ufffd")]
 
@@ -263,7 +263,7 @@ def test_a_page_in_another_encoding(tmp_path):
 def test_a_long_page_is_passed_over_without_being_held(tmp_path, limit):
     long = page("Pitkä", "x" * (4 << 20))
     path = written(tmp_path, SITE, PAGES[-1], long, PAGES[0], "</mediawiki>")
-    pages, damage = told(path, max_page_bytes=limit)
+    pages, damage = titles_and_damage(path, max_page_bytes=limit)
     assert pages == ["Åbo & Turku", "Helsinki"]
     assert damage == [("too_large", len((SITE + PAGES[-1]).encode()), "Pitkä")]
 
@@ -271,30 +271,30 @@ def test_a_long_page_is_passed_over_without_being_held(tmp_path, limit):
 @pytest.mark.parametrize(("name", "bytes_"), [("ISO-8859-1", "latin-1"), ("UTF-16", "utf-16"), ("utf-8", "utf-8-sig")])
 def test_encodings_that_are_declared(tmp_path, name, bytes_):
     xml = f'<?xml version="1.0" encoding="{name}"?>\n' + SITE + page("Väärä", "ä") + "</mediawiki>"
-    assert told(written(tmp_path, xml.encode(bytes_))) == (["Väärä"], [])
+    assert titles_and_damage(written(tmp_path, xml.encode(bytes_))) == (["Väärä"], [])
 
 
 def test_an_unknown_encoding(tmp_path):
     path = written(tmp_path, '<?xml version="1.0" encoding="klingon"?>\n', XML)
     with pytest.raises(InputError, match=r"d\.xml: in an unknown encoding, 'klingon'"):
-        told(path)
+        titles_and_damage(path)
 
 
 @pytest.mark.parametrize(("name", "pack"), [("d.xml.gz", gzip.compress), ("d.xml.bz2", bz2.compress)])
 def test_pages_before_the_end_of_a_cut_off_archive_are_read(tmp_path, name, pack):
     rest = "".join(page(f"P{i}", random.Random(i).randbytes(9000).hex(), number=i) for i in range(80))
     data = pack((SITE + PAGES[0] + rest + "</mediawiki>").encode())
-    pages, damage = told(written(tmp_path, data[: len(data) * 3 // 4], name=name))
+    pages, damage = titles_and_damage(written(tmp_path, data[: len(data) * 3 // 4], name=name))
     assert pages[:2] == ["Helsinki", "P0"] and 30 < len(pages) < 70
     assert [d[0] for d in damage] == ["cut_off"] and damage[0][2] == pages[-1]
 
 
 def test_a_broken_stream_in_the_middle_ends_reading(tmp_path):
     data = bz2.compress((SITE + PAGES[0]).encode()) + b"BZh9not a stream" + bz2.compress(PAGES[-1].encode())
-    pages, damage = told(written(tmp_path, data, name="d.xml.bz2"))
+    pages, damage = titles_and_damage(written(tmp_path, data, name="d.xml.bz2"))
     assert pages == ["Helsinki"] and [d[0] for d in damage] == ["cut_off"]
 
 
 def test_cut_off_at_the_end_of_a_page(tmp_path):
-    pages, damage = told(written(tmp_path, SITE, PAGES[0]))
+    pages, damage = titles_and_damage(written(tmp_path, SITE, PAGES[0]))
     assert pages == ["Helsinki"] and [d[0] for d in damage] == ["cut_off"]

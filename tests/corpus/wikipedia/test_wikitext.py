@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from class_jax.corpus.segments import blocks, sentences, split_words
-from class_jax.corpus.wikipedia.wikitext import Site, normalised_title, parse, plain_text
+from class_jax.corpus.wikipedia.wikitext import Site, normalised_title, parse_wikitext, plain_text
 
 pytest.importorskip("mwparserfromhell")
 pytest.importorskip("icu4py")
@@ -17,7 +17,7 @@ SITE = Site(frozenset({"file", "luokka"}), frozenset({"file", "luokka", "ohje"})
 
 
 def shown(wikitext, site=SITE):
-    parsed = parse(wikitext, site)
+    parsed = parse_wikitext(wikitext, site)
     return [(parsed.text[a.start : a.end], a.target) for a in parsed.anchors]
 
 
@@ -26,7 +26,7 @@ def test_anchors_lie_where_their_words_are():
 * [[ Helsinki_(city)#History | '''Helsinki''' ]] on [[ :suomi ]].
 [[Luokka:X]][[file:a.png|thumb|[[skipped]]]] [[Ohje:Y|help]] [[wikt:sana|sana]] [[#part|here]] [[s:z]]
 (, [[Åbo|a]][[öljy]]<ref>[[no]]</ref>"""
-    parsed = parse(wikitext, SITE)
+    parsed = parse_wikitext(wikitext, SITE)
     assert parsed.text == "Turun, Tamperella ja\nHelsinki on suomi.\nhelp sana here s:z\n(aöljy"
     assert shown(wikitext) == [
         ("Turun", "Turku"),
@@ -53,7 +53,7 @@ def test_links_without_words_or_target_are_no_anchors(wikitext):
 
 
 def test_sections_start_where_their_text_does():
-    parsed = parse("Lead.\n\n== One ''two'' ==\n{{x}}\n* item\n=== Deep<ref>r</ref> ===\n== Empty ==\n", SITE)
+    parsed = parse_wikitext("Lead.\n\n== One ''two'' ==\n{{x}}\n* item\n=== Deep<ref>r</ref> ===\n== Empty ==\n", SITE)
     assert parsed.text == "Lead.\nitem"
     assert [(s.start, s.level, s.heading) for s in parsed.sections] == [
         (6, 2, "One two"),
@@ -63,7 +63,7 @@ def test_sections_start_where_their_text_does():
 
 
 def test_language_links_in_the_text():
-    parsed = parse("a [[fi:sivu_1]] [[zh-min-nan:b]] [[:de:Seite]] [[ru:|x]] [[fi:toinen]]", SITE)
+    parsed = parse_wikitext("a [[fi:sivu_1]] [[zh-min-nan:b]] [[:de:Seite]] [[ru:|x]] [[fi:toinen]]", SITE)
     assert parsed.links == {"fi": "Sivu 1", "zh-min-nan": "B"}
 
 
@@ -94,7 +94,7 @@ def test_case_may_matter():
 )
 def test_places_do_not_change_the_text(parts):
     wikitext = "".join(parts)
-    parsed = parse(wikitext)
+    parsed = parse_wikitext(wikitext)
     assert parsed.text == plain_text(wikitext)
     # Only 'cd' and 'x' are ever shown of these links, with letters that follow.
     assert all(parsed.text[a.start : a.end].startswith(("cd", "x")) for a in parsed.anchors)

@@ -13,7 +13,7 @@ from class_jax.pipelines.stages import run_stage
 from class_jax.questions.readers import read_parallel
 from class_jax.synthesis.sources.entities import Entity
 from class_jax.synthesis.stage1.cloze import ClozeQuery
-from class_jax.synthesis.stage1.pairs import Pair
+from class_jax.synthesis.stage1.pairs import SentencePair
 from class_jax.synthesis.stage1.parallel import ParallelConfig, code_switched, write_parallel
 from class_jax.translation.dictionary import DictionaryTranslator, read_dictionary, replace_words
 
@@ -36,7 +36,9 @@ def _write_pairs(pipeline, out):
     for language, other in (("fi", "Onar on joki."), ("ru", "Онар река.")):
         entities = (Entity(0, 4, "LOC"),)
         lines = [
-            Pair(language, f"Onar is the river of a town, {i}!", other, 2.0 - i, entities, "Onar", ("1", i), ("2", i))
+            SentencePair(
+                language, f"Onar is the river of a town, {i}!", other, 2.0 - i, entities, "Onar", ("1", i), ("2", i)
+            )
             for i in range(2)
         ]
         out_prefix = str(out / language / "pairs")
@@ -102,7 +104,7 @@ def test_queries_by_code_switching(work, dictionaries):
     assert questions["ru-1"].text == "_X_ is the река of a town, 0!"
     assert questions["fi-2"].text in (f"_X_ is se {word} of a kaupunki, 1!" for word in ("joki", "virta"))
     (dictionaries / "en-ru.txt").write_text("river поток\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"made from other inputs \(dictionaries.ru"):
+    with pytest.raises(InputError, match=r"dictionaries\.ru"):
         write_parallel(work, config)
     (dictionaries / "en-ru.txt").unlink()
     with pytest.raises(InputError, match=r"en-ru.txt: ru: no such dictionary"):

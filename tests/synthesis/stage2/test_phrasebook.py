@@ -60,9 +60,9 @@ def test_the_questions_of_a_sentence(tmp_path, sentence, answer, language, quest
     draws = [Draw(example(sentence, answer, language), variant) for variant in range(3)]
     found = list(transformer.transform(draws))
     assert [one.draw for one in found] == draws
-    told = [one.reason if isinstance(one, Rejected) else one.question for one in found]
+    results = [one.reason if isinstance(one, Rejected) else one.question for one in found]
     rest = "no_wording" if questions == ["no_wording"] else "no_variant"
-    assert told == questions + [rest] * (3 - len(questions))
+    assert results == questions + [rest] * (3 - len(questions))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_stage_asks_by_the_phrasebook_and_notices_another(tmp_path):
     ]
     (folder / "a.jsonl").write_text("".join(one.to_json() + "\n" for one in made), encoding="utf-8")
     (tmp_path / "anchors" / "stage.json").write_text(
-        '{"name": "anchors", "inputs": {}, "counts": {"examples/fi": 4}, "files": []}', encoding="utf-8"
+        '{"name": "anchors", "inputs": {}, "counts": {"examples/fi": 4}, "files": {}}', encoding="utf-8"
     )
     config = QuestionConfig(
         languages=("fi",),
@@ -106,7 +106,7 @@ def test_the_stage_asks_by_the_phrasebook_and_notices_another(tmp_path):
     rows = (tmp_path / "stage2" / "anchor_questions.tsv").read_text(encoding="utf-8").splitlines()
     assert sorted(row.split("\t")[1:] for row in rows)[0] == ["Mikä on maan M0 pääkaupunki?", "Helsinki"]
     book(tmp_path, *ROWS[:2])
-    with pytest.raises(InputError, match="was made from other inputs"):
+    with pytest.raises(InputError, match="stage2: transformer: "):
         make_questions(tmp_path, config, progress=False)
 
 
@@ -131,8 +131,8 @@ def test_answers_without_a_type_are_asked_for_where_wanted(monkeypatch):
     grouped = ("Euro", {"links": [target], "pages": [object()]})
 
     def examples(untyped, kind):
-        ((_, told),) = _typed(grouped, lambda page: kind, untyped)
-        return list(_complete((target, {"examples": [one], "answers": [told]}), untyped))
+        ((_, entity_type),) = _typed(grouped, lambda page: kind, untyped)
+        return list(_complete((target, {"examples": [one], "answers": [entity_type]}), untyped))
 
     assert examples(None, None) == []
     (found,) = examples("what", None)

@@ -7,15 +7,15 @@ import pytest
 from llm_server import LLMServer, status
 
 from class_jax.errors import InputError
-from class_jax.llm.client import EndpointConfig, Failure
-from class_jax.llm.reply_cache import Reply
+from class_jax.llm.chat import Failure, Reply
+from class_jax.llm.client import EndpointConfig
 from class_jax.pipelines.runner import RunnerConfig, counter
 from class_jax.pipelines.stages import read_stage, run_stage
 from class_jax.questions.readers import TRAINING_LANGUAGES, read_anchor_questions
 from class_jax.synthesis.stage2 import questions
 from class_jax.synthesis.stage2.anchors import AnchorExample
 from class_jax.synthesis.stage2.prompts import MetaExample, bulk_messages, meta_messages, parse_reply
-from class_jax.synthesis.stage2.questions import QuestionConfig, draws_of, make_questions, plan
+from class_jax.synthesis.stage2.questions import QuestionConfig, draws_of, make_questions, plan_draws
 from class_jax.synthesis.stage2.rules import RuleTransformer, rule_question
 from class_jax.synthesis.stage2.transform import (
     Draw,
@@ -149,8 +149,8 @@ def test_prompts_tell_sentence_word_answer_and_language():
     for messages in (meta_messages(FINNISH), bulk_messages(FINNISH, metas()[:3])):
         [(role, text)] = messages
         assert role == "user"
-        for told in (FINNISH.sentence, "missä", "Helsinki", "Finnish"):
-            assert told in text
+        for part in (FINNISH.sentence, "missä", "Helsinki", "Finnish"):
+            assert part in text
     assert text.count("Statement:") == 4 and text.endswith("Answer: Helsinki\nQuestion:")
     assert text.index("Mikä lause 0?") < text.index(FINNISH.sentence)
 
@@ -270,7 +270,7 @@ def test_the_fingerprint_follows_all_that_decides():
 
 
 def test_small_languages_get_several_questions_an_example():
-    plans = plan({"ru": 1000, "fi": 100, "te": 30, "bn": 3}, target=100, most_per_example=4, surplus=1.5)
+    plans = plan_draws({"ru": 1000, "fi": 100, "te": 30, "bn": 3}, target=100, most_per_example=4, surplus=1.5)
     assert {k: p.per_example for k, p in plans.items()} == {"ru": 1, "fi": 2, "te": 4, "bn": 4}
     assert {k: p.share for k, p in plans.items()} == {"ru": 0.15, "fi": 1.0, "te": 1.0, "bn": 1.0}
 
@@ -333,7 +333,7 @@ def test_beam_and_the_hosts_loop_keep_the_same_questions(tmp_path):
     work = make_work(tmp_path, examples)
     config = QuestionConfig(languages=("fi", "ko"), target=20, surplus=1.2)
     counts = make_questions(work, config, RunnerConfig(workers=1), progress=False)
-    plans = plan({"fi": 30, "ko": 9}, 20, 4, 1.2)
+    plans = plan_draws({"fi": 30, "ko": 9}, 20, 4, 1.2)
     host = questions._ask(work, config, plans, RuleTransformer(), tmp_path / "host", False)
     for name in ("anchor_questions.tsv", "anchor_questions.passages.tsv", "anchor_questions.english.tsv"):
         assert (tmp_path / "host" / name).read_bytes() == (work / "stage2" / name).read_bytes()
@@ -342,7 +342,7 @@ def test_beam_and_the_hosts_loop_keep_the_same_questions(tmp_path):
 
 def test_draws_go_round_by_round_in_a_random_order(tmp_path):
     work = make_work(tmp_path, finnish(12))
-    planned = plan({"fi": 12}, 24, 4)["fi"]
+    planned = plan_draws({"fi": 12}, 24, 4)["fi"]
     drawn = [draw.id for draw in draws_of(work, "fi", planned, seed=0)]
     assert [id[-1] for id in drawn] == ["0"] * 12 + ["1"] * 12
     assert [id[:-2] for id in drawn[:12]] == [id[:-2] for id in drawn[12:]]
