@@ -13,7 +13,7 @@ from class_jax.errors import InputError, nearest
 from class_jax.evaluation.mkqa import UNSEEN_LANGUAGES, parallel_answers, read_types, score_mkqa_retrieval
 from class_jax.evaluation.passages import parallel_id, score_containment, score_passages
 from class_jax.evaluation.predictions import read_answers
-from class_jax.evaluation.runs import Ranked, read_relevant, read_ranked_passages, with_texts
+from class_jax.evaluation.runs import Ranked, read_ranked_passages, read_relevant, with_texts
 from class_jax.evaluation.scores import Scores
 from class_jax.evaluation.xor_full import score_answers
 from class_jax.evaluation.xor_retrieve import score_retrieval

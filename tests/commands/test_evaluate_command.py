@@ -18,7 +18,7 @@ from class_jax.commands.evaluate import evaluate
 from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.evaluation.runs import read_relevant, read_ranked_passages, with_texts
+from class_jax.evaluation.runs import read_ranked_passages, read_relevant, with_texts
 from class_jax.questions.readers import Question, read_xor
 from class_jax.reports.reports import part_scores, read_report
 
