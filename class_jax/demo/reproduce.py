@@ -1,22 +1,25 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The paper's tables in miniature: rows trained on the embedded encyclopaedia over several seeds, beside the paper's.
 
-Rows share runs (Table 1's CLASS-US is Table 4's), and each run of each seed has a folder of its own, with the scores in
-`scores.json` once it is done: interrupted, or asked for another table, the same command goes on with what is missing.
+Rows share runs (Table 1's CLASS-US is Table 4's), and each run of each seed has a folder of its own and is trained
+once: interrupted, or asked for another table, the same command trains what is missing.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from class_jax.common.files import read_json, replacing, write_json
+from class_jax.common.files import replacing
+from class_jax.common.work import Piece, WorkFolder
 from class_jax.demo.encyclopaedia import QUESTION_LANGUAGES
-from class_jax.demo.run import bindings, gin_file, prepare
+from class_jax.demo.jobs import Train, train_once
+from class_jax.demo.miniatures import RUNS, STEPS, TABLES, Miniature, Row, needed_runs
+from class_jax.demo.phases import Phases
+from class_jax.demo.run import bindings, gin_file, make_demo_data
 from class_jax.errors import InputError, nearest
 from class_jax.questions.readers import MASK, read_anchor_questions
 from class_jax.reports.published import Published, published
@@ -25,124 +28,9 @@ from class_jax.synthesis.stage2.anchors import read_anchor_examples
 from class_jax.training.main import train_from_gin
 
 SCALES = ("demo",)
-STEPS = {"stage1": 300, "stage2": 600}  # three fifths of the demo: seeds tell more than steps
 CLOZE = "cloze_questions.tsv"
 _METRICS = {"R@5": "R@2kt", "f1": "f1", "em": "em"}
-"""What the demo measures, and the paper's metric that it stands beside."""
-_DENSE = ("model_config.ModelConfig.retriever = 'dense'",)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training run of the miniature.
-
-    Attributes:
-      stage: `stage1` or `stage2`, whose gin file it takes.
-      start: the run that its weights come from, None for random ones.
-      settings: further gin bindings.
-      cloze: stage 2 on cloze questions instead of natural ones.
-    """
-
-    stage: str
-    start: str | None = None
-    settings: Sequence[str] = ()
-    cloze: bool = False
-
-
-RUNS = {
-    "stage1": Run("stage1"),
-    "stage1_dense": Run("stage1", settings=_DENSE),
-    "stage1_no_english_queries": Run("stage1", settings=("objectives.ObjectiveConfig.queries = 'parallel'",)),
-    "stage1_no_target_queries": Run("stage1", settings=("objectives.ObjectiveConfig.queries = 'english'",)),
-    "stage1_no_alignment": Run("stage1", settings=("objectives.ObjectiveConfig.align = False",)),
-    "stage2": Run("stage2", "stage1"),
-    "stage2_dense": Run("stage2", "stage1_dense", _DENSE),
-    "stage2_cloze": Run("stage2", "stage1", cloze=True),
-    # Nothing has been learnt that a slow retriever or a head made of embeddings could keep.
-    "stage2_alone": Run(
-        "stage2",
-        None,
-        ("config.TrainConfig.head_from_embedding = None", "optimizer.OptimizerConfig.retriever_rate = 1.0"),
-    ),
-}
-"""Runs by name; a run comes after the one that it starts from."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table.
-
-    Attributes:
-      name: as the table shows it.
-      run: the run whose scores it shows.
-      paper: the published row, and the one that it is compared with there; empty where no number is printed.
-      lower: the paper has it below the first row, where it prints no number.
-    """
-
-    name: str
-    run: str
-    paper: tuple[str, ...] = ()
-    lower: bool = False
-
-
-@dataclass(frozen=True)
-class Miniature:
-    """A table of the paper: its title, its rows (the others are compared with the first), its published table."""
-
-    title: str
-    rows: Sequence[Row]
-    table: int | None = None
-    notes: Sequence[str] = field(default=())
-
-
-_FIGURE = "the paper draws these without printing numbers; it finds each ablation below the whole"
-TABLES = {
-    "1": Miniature(
-        "Table 1: dense against multi-vector",
-        (
-            Row("CLASS-US", "stage2", ("CLASS-US",)),
-            Row("CLASS-US w/ Dense", "stage2_dense", ("CLASS-US w/ Dense", "CLASS-US")),
-        ),
-        1,
-    ),
-    "4": Miniature(
-        "Table 4: effects of two-stage pre-training",
-        (
-            Row("CLASS-US", "stage2", ("CLASS-US",)),
-            Row("- MLQA-PT: stage 1 alone", "stage1", ("CLASS-US - MLQA-PT", "CLASS-US")),
-            Row("- Query TF: cloze questions", "stage2_cloze", ("CLASS-US - Query TF", "CLASS-US")),
-            Row("- Pre-train: without stage 1", "stage2_alone", ("CLASS-ZS - Pre-train", "CLASS-ZS")),
-        ),
-        4,
-        (
-            "- Pre-train: the paper leaves out both stages before fine-tuning on Natural Questions (CLASS-ZS); here "
-            "stage 2's questions stand for those",
-            "the demo's stage 1 trains the retriever alone: it answers nothing",
-        ),
-    ),
-    "figure5": Miniature(
-        "Figure 5: ablations of stage 1",
-        (
-            Row("stage 1", "stage1"),
-            Row("-q^En", "stage1_no_english_queries", lower=True),
-            Row("-q^L", "stage1_no_target_queries", lower=True),
-            Row("-L_align", "stage1_no_alignment", lower=True),
-        ),
-        None,
-        (_FIGURE, "the demo's stage 1 trains the retriever alone: it answers nothing"),
-    ),
-}
-
-
-def needed_runs(table: Miniature) -> list[str]:
-    """The runs of a table and those that they start from, in the order in which they can be trained."""
-    wanted = set()
-    for row in table.rows:
-        name: str | None = row.run
-        while name is not None:
-            wanted.add(name)
-            name = RUNS[name].start
-    return [name for name in RUNS if name in wanted]
+"""What the demo measures, and the paper's metric beside it."""
 
 
 def write_cloze(data: Path) -> Path:
@@ -178,7 +66,7 @@ def run_bindings(folder: Path, name: str, seed: int, steps: int | None, extra: S
         made.append(f"INIT_FROM = {start!r}")
     if run.cloze:
         made.append(f"QUESTIONS = {str(folder / 'data' / CLOZE)!r}")
-    # Measured at the end alone, and nothing is written that nobody reads.
+    # Measured at the end only, and nothing is written that nobody reads.
     made += [
         f"config.TrainConfig.{key}" for key in (f"seed = {seed}", f"evaluate_every = {steps}", "tensorboard = False")
     ]
@@ -187,7 +75,11 @@ def run_bindings(folder: Path, name: str, seed: int, steps: int | None, extra: S
 
 def cell(folder: Path, name: str, seed: int) -> Path:
     """The folder of a run of a seed."""
-    return folder / name / f"seed{seed}"
+    return folder / _piece_name(name, seed)
+
+
+def _piece_name(name: str, seed: int) -> str:
+    return f"{name}/seed{seed}"
 
 
 def reproduce(
@@ -199,7 +91,7 @@ def reproduce(
     steps: int | None = None,
     extra: Sequence[str] = (),
     console: Console | None = None,
-    train: Callable[[Sequence[str], Sequence[str]], dict[str, float]] = train_from_gin,
+    train: Train = train_from_gin,
 ) -> Table:
     """Trains the runs of a table that are not done yet, and puts their scores beside the paper's.
 
@@ -210,14 +102,14 @@ def reproduce(
       seeds: how many runs of each row, with the seeds 0, 1, ...
       steps: of both stages; None takes 300 and 600.
       extra: further gin bindings of all runs.
-      console: where it says what it does.
+      console: where it prints its progress.
       train: trains from gin files and bindings, and returns the last evaluation.
 
     Returns:
       The table, also written to `folder/table{table}.md`, `.json` and `.csv`.
 
     Raises:
-      InputError: for an unknown table or scale, a folder of other settings, or as training does.
+      InputError: for an unknown table or scale, a folder with runs of other settings, or as training does.
     """
     if table not in TABLES:
         raise InputError(f"no table {table!r} in miniature", key="TABLE", remedy=nearest(table, TABLES))
@@ -226,66 +118,49 @@ def reproduce(
         raise InputError(f"no scale {scale!r}", key="scale", remedy=f"{nearest(scale, SCALES)}; {remedy}")
     if seeds < 1 or (steps is not None and steps < 1):
         raise InputError("is below 1", key="seeds" if seeds < 1 else "steps")
-    console = console or Console()
-    _check_settings(folder, steps, extra)
-    prepare(folder)
+    phases = Phases(folder, console or Console())
+    data = make_demo_data(folder, phases)
     write_cloze(folder / "data")
-    names = needed_runs(TABLES[table])
-    scores = _train_all(folder, names, seeds, steps, extra, console, train)
-    made = comparison(TABLES[table], scores)
+
+    work = WorkFolder(folder)
+    todo = [(name, seed) for seed in range(seeds) for name in needed_runs(TABLES[table])]
+    pieces: dict[tuple[str, int], Piece] = {}
+    for number, (name, seed) in enumerate(todo):
+        left = [one for one in todo[number:] if work.piece(_piece_name(*one)) is None]
+        shown: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if (name, seed) in left:
+            shown = phases.phase(f"[{number + 1}/{len(todo)}] {name}, seed {seed}{_time_left(left, pieces)}")
+        with shown:
+            start = pieces.get((RUNS[name].start, seed))
+            pieces[name, seed] = train_once(
+                work,
+                _piece_name(name, seed),
+                gin_file(RUNS[name].stage),
+                run_bindings(folder, name, seed, steps, extra),
+                made_from={"data": data.fingerprint, "start": start and start.fingerprint},
+                train=train,
+            )
+        if pieces[name, seed].made:
+            jax.clear_caches()  # the next run compiles its own step
+    scores = {name: [piece.result for (other, _), piece in pieces.items() if other == name] for name, _ in todo}
+    made = compare_with_paper(TABLES[table], scores)
     made.write(folder / f"table{table}")
     return made
 
 
-def _check_settings(folder: Path, steps: int | None, extra: Sequence[str]) -> None:
-    """Keeps the settings of the first call: cells of other settings must not stand in one table."""
-    settings = {"steps": steps, "gin": list(extra)}
-    file = folder / "settings.json"
-    if not file.exists():
-        write_json(file, settings)
-    elif (held := read_json(file)) != settings:
-        raise InputError(f"was made with {held}", file=folder, remedy="give the same settings, or another folder")
-
-
-def _train_all(
-    folder: Path,
-    names: Sequence[str],
-    seeds: int,
-    steps: int | None,
-    extra: Sequence[str],
-    console: Console,
-    train: Callable[[Sequence[str], Sequence[str]], dict[str, float]],
-) -> dict[str, list[dict[str, float]]]:
-    """Scores by run, one entry a seed; a seed's runs are done before the next seed's."""
-    scores: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    todo = [(seed, name) for seed in range(seeds) for name in names]
-    seconds: dict[str, list[float]] = {stage: [] for stage in STEPS}
-    for number, (seed, name) in enumerate(todo):
-        file = cell(folder, name, seed) / "scores.json"
-        if not file.exists():
-            left = [other for s, other in todo[number:] if not (cell(folder, other, s) / "scores.json").exists()]
-            console.print(
-                f"\\[{number + 1}/{len(todo)}] {name}, seed {seed}{_time_left(left, seconds)}", highlight=False
-            )
-            begun = time.monotonic()
-            found = train([gin_file(RUNS[name].stage)], run_bindings(folder, name, seed, steps, extra))
-            seconds[RUNS[name].stage].append(time.monotonic() - begun)
-            jax.clear_caches()  # the next run compiles its own step
-            write_json(file, {"scores": found, "seconds": round(time.monotonic() - begun, 1)})
-        scores[name].append(read_json(file)["scores"])
-    return scores
-
-
-def _time_left(names: Sequence[str], seconds: dict[str, list[float]]) -> str:
+def _time_left(todo: Sequence[tuple[str, int]], pieces: Mapping[tuple[str, int], Piece]) -> str:
     """How long the runs will take, if all stages among them have been timed."""
-    stages = [RUNS[name].stage for name in names]
+    seconds: dict[str, list[float]] = {stage: [] for stage in STEPS}
+    for (name, _), piece in pieces.items():
+        seconds[RUNS[name].stage].append(piece.seconds)
+    stages = [RUNS[name].stage for name, _ in todo]
     if not all(seconds[stage] for stage in stages):
-        return f", {len(names)} runs left"
+        return f", {len(todo)} runs left"
     minutes = sum(float(np.mean(seconds[stage])) for stage in stages) / 60
     return f", about {minutes:.0f} minutes left"
 
 
-def comparison(table: Miniature, scores: dict[str, list[dict[str, float]]]) -> Table:
+def compare_with_paper(table: Miniature, scores: dict[str, list[dict[str, float]]]) -> Table:
     """The miniature beside the paper: scores with their spread over seeds, changes against the first row.
 
     Args:

@@ -1,45 +1,38 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The embedded main job: CLASS pre-trained, refreshed, evaluated and asked questions, on one small encyclopaedia.
 
-Everything that it makes lies under one folder: data, vocabulary, token store, both stages' runs, the table of results
-and the learning curves. Interrupted, the same command goes on where it was.
+Everything that it makes is in one folder: data, vocabulary, token store, both stages' runs, the table of results and
+the learning curves. Interrupted, the same command resumes.
 """
 
-import argparse
-import logging
-import os
-import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
-from class_jax.common.files import read_json, write_json
-from class_jax.configuration.gin_files import configured
+from class_jax.checkpoints.weights import load_params
+from class_jax.common.files import digest_file
+from class_jax.common.work import Piece, WorkFolder, as_json, refuse_other
 from class_jax.corpus.inputs import PREFIXES, passage_text
 from class_jax.corpus.passages import read_passages
 from class_jax.corpus.vocabulary import train_vocabulary
+from class_jax.demo.answers import answer_questions, show_answers, spread_questions
 from class_jax.demo.encyclopaedia import LANGUAGES, QUESTION_LANGUAGES, load_tables, thinned
 from class_jax.demo.encyclopaedia_dump import PHRASEBOOK, build_dumps
 from class_jax.demo.held_out import write_held_out
-from class_jax.errors import InputError
-from class_jax.models import inference
+from class_jax.demo.jobs import bm25_scores, evaluation_of, gin_settings, open_evaluator, train_once
+from class_jax.demo.phases import Phases
 from class_jax.questions.readers import Question
-from class_jax.reports.curves import plot_curves, read_metrics
+from class_jax.reports.curves import plot_curves
 from class_jax.reports.tables import Column, Table
-from class_jax.retrieval.bm25 import BM25
 from class_jax.synthesis import make_data
-from class_jax.training import weights
-from class_jax.training.config import TrainConfig
-from class_jax.training.data import open_data
-from class_jax.training.evaluator import Evaluator
-from class_jax.training.main import train_from_gin
 
 ONE_COUNTRY_IN = 2  # half of the encyclopaedia: what a model that starts from nothing can learn in ten minutes
 VOCABULARY_SIZE = 3500
-ASKED_LANGUAGES = ("fi", "ja", "te")
-_STAGES = ("stage1", "stage2")
+ASKED_LANGUAGES, ASKED = ("fi", "ja", "te"), 3
+STAGES = {"stage1": "distillation from a BM25 English teacher", "stage2": "end-to-end training"}
+_DATA_FILE = "data/encyclopaedia.gin"
+_MADE = ("vocabulary.model", "heldout.jsonl", "heldout_gold.jsonl", "passages", "stage1", "stage2")
 
 
 def paths(folder: Path) -> dict[str, str]:
@@ -74,47 +67,62 @@ def gin_file(stage: str) -> str:
     return f"runs/demo_{stage}.gin"
 
 
-def prepare(folder: Path) -> dict:
-    """Makes all data that the runs under `folder` need; returns counts.
+def make_demo_data(folder: Path, phases: Phases) -> Piece:
+    """Makes all data that the runs under `folder` need, once; the piece's result are counts.
 
     The encyclopaedia is written as Wikipedia dumps, which go through `class-jax make-data`'s steps: pages, passages,
     mined queries of stage 1 and anchor questions of stage 2. Held-out questions and a vocabulary come beside them.
+
+    Raises:
+      InputError: if the folder holds data made from something else, or the disk refuses a write.
     """
-    data, dumps = folder / "data", folder / "dumps"
-    counts = data / "demo.json"
-    if counts.exists():
-        return read_json(counts)
-    tables = thinned(load_tables(), ONE_COUNTRY_IN)
-    build_dumps(dumps, one_country_in=ONE_COUNTRY_IN)
+    work, dumps = WorkFolder(folder), folder / "dumps"
     files = {"DUMPS": dumps, "PHRASEBOOK": dumps / PHRASEBOOK}
-    config = make_data.configured(
-        ["data/encyclopaedia.gin"],
-        [f"{name} = {str(path)!r}" for name, path in files.items()],
-    )
-    made = make_data.make_data(config, data).counts
-    asked = write_held_out(tables, data, data)
-    # No training question: the vocabulary would keep their wordings whole, and those of others would fall apart.
-    train_vocabulary(
-        (passage_text(passage) for passage in read_passages(paths(folder)["PASSAGES"])),
-        data / "vocabulary.model",
-        VOCABULARY_SIZE,
-        character_coverage=1.0,
-        byte_fallback=False,
-        symbols=PREFIXES,
-    )
-    found = {
+    given = [f"{name} = {str(path)!r}" for name, path in files.items()]
+    sources = sorted(path for path in (Path(__file__).parent / "data").rglob("*") if path.is_file())
+    inputs = {
+        "settings": gin_settings([_DATA_FILE], given, folder),
+        "one country in": ONE_COUNTRY_IN,
+        "vocabulary": VOCABULARY_SIZE,
+        "encyclopaedia": {path.name: digest_file(path) for path in sources},
+    }
+    if (piece := work.piece("data")) is not None:
+        refuse_other(piece.inputs, as_json(inputs), file=folder / "data")
+    outputs = [f"data/{name}" for name in _MADE]
+    return work.run("data", lambda: _make_data(folder, given, phases), inputs=inputs, outputs=outputs)
+
+
+def _make_data(folder: Path, given: Sequence[str], phases: Phases) -> dict[str, int]:
+    data = folder / "data"
+    tables = thinned(load_tables(), ONE_COUNTRY_IN)
+    counts = {}
+    with phases.phase("making data from the encyclopaedia's dumps") as how_far:
+        build_dumps(folder / "dumps", one_country_in=ONE_COUNTRY_IN)
+        for step, found in make_data.run_steps(make_data.read_configuration([_DATA_FILE], given), data):
+            how_far(f"{step} done")
+            counts |= found
+        asked = write_held_out(tables, data, data)
+    with phases.phase("training a vocabulary"):
+        # No training question: the vocabulary would keep their wordings whole, and those of others would fall apart.
+        train_vocabulary(
+            (passage_text(passage) for passage in read_passages(paths(folder)["PASSAGES"])),
+            data / "vocabulary.model",
+            VOCABULARY_SIZE,
+            character_coverage=1.0,
+            byte_fallback=False,
+            symbols=PREFIXES,
+        )
+    return {
         "entities": len(tables.types),
         "facts": len(tables.facts),
-        "passages": made["passages"]["passages"],
-        "queries": sum(n for key, n in made["stage1"].items() if key.startswith("queries/")),
-        "questions": sum(n for key, n in made["stage2"].items() if key.startswith("questions/")),
+        "passages": counts["passages"]["passages"],
+        "queries": sum(n for key, n in counts["stage1"].items() if key.startswith("queries/")),
+        "questions": sum(n for key, n in counts["stage2"].items() if key.startswith("questions/")),
         "heldout": sum(count["heldout"] for count in asked.values()),
     }
-    write_json(counts, found)
-    return found
 
 
-def run(folder: Path, extra: list[str], console: Console) -> Table:
+def run_demo(folder: Path, extra: Sequence[str], console: Console) -> Table:
     """The whole job; returns the table of results.
 
     Args:
@@ -123,59 +131,38 @@ def run(folder: Path, extra: list[str], console: Console) -> Table:
       console: where it prints.
 
     Raises:
-      InputError: see `class_jax.training.loop.train`.
+      InputError: if the folder holds work made with other settings, after a stop signal, or see
+        `class_jax.training.loop.train`.
     """
-    clock = _Clock(console)
-    clock.say("making data from the encyclopaedia's dumps, training a vocabulary")
-    counts = prepare(folder)
-    console.print(
+    phases, work = Phases(folder, console), WorkFolder(folder)
+    made = make_demo_data(folder, phases)
+    counts = made.result
+    phases.say(
         f"{counts['entities']} entities, {counts['facts']} facts, {counts['passages']} passages in {len(LANGUAGES)} "
         f"languages; {counts['queries']} mined queries, {counts['questions']} questions made from anchors; "
         f"{counts['heldout']} held-out questions"
     )
-    scores = {}
-    for stage, what in zip(_STAGES, ("distillation from a BM25 English teacher", "end-to-end training"), strict=True):
-        clock.say(f"{stage}: {what}")
-        scores[stage] = _stage(folder, stage, extra)
-    clock.say("scoring BM25 and the untrained model, asking questions")
-    config = configured(TrainConfig, [gin_file("stage2")], [*bindings(folder, "stage2"), *extra])
-    data = open_data(config.data, config.model)
-    evaluator = Evaluator(config.evaluation, config.model, data.vocabulary, data.store, data.languages)
-    scores["bm25"] = bm25_scores(evaluator)
-    scores["untrained"] = first_scores(folder / "stage1")
+    scores, made_from = {}, {"data": made.fingerprint}
+    for stage, what in STAGES.items():
+        with phases.phase(f"{stage}: {what}"):
+            piece = train_once(work, stage, gin_file(stage), [*bindings(folder, stage), *extra], made_from=made_from)
+        scores[stage] = piece.result
+        made_from = made_from | {"start": piece.fingerprint}
+    with phases.phase("evaluating BM25"):
+        config, evaluator = open_evaluator(gin_file("stage2"), [*bindings(folder, "stage2"), *extra])
+        scores["bm25"] = bm25_scores(evaluator)
+    scores["untrained"] = evaluation_of(folder / "stage1")
     table = results(scores, evaluator.questions)
     table.write(folder / "results")
-    runs = {stage.replace("stage", "stage "): folder / stage / "metrics.jsonl" for stage in _STAGES}
+    runs = {stage.replace("stage", "stage "): folder / stage / "metrics.jsonl" for stage in STAGES}
     plot_curves(runs, folder / "curves.png", in_sequence=True, title="CLASS on the embedded encyclopaedia")
-    ask(folder, config, evaluator, console)
+    with phases.phase("answering held-out questions"):
+        chosen = spread_questions(evaluator.questions, ASKED_LANGUAGES, ASKED)
+        answers = answer_questions(evaluator, load_params(str(folder / "stage2"), config.model), chosen)
+    show_answers(answers, console)
     table.print(console)
-    clock.say(f"done; table, curves and weights are in {folder}")
+    phases.say(f"done; table, curves and weights are in {folder}")
     return table
-
-
-def _stage(folder: Path, stage: str, extra: list[str]) -> dict[str, float]:
-    """Trains a stage, or reads its scores where it is done."""
-    done = folder / stage / "scores.json"
-    if done.exists():
-        return read_json(done)
-    scores = train_from_gin([gin_file(stage)], [*bindings(folder, stage), *extra])
-    write_json(done, scores)
-    return scores
-
-
-def first_scores(run_folder: Path) -> dict[str, float]:
-    """The evaluation before the first step, from a run's metrics."""
-    series = read_metrics(run_folder / "metrics.jsonl")
-    first = {name: values[0] for name, (steps, values) in series.items() if len(steps) and steps[0] == 0}
-    return {name: float(value) for name, value in first.items() if name.startswith("eval/")}
-
-
-def bm25_scores(evaluator: Evaluator) -> dict[str, float]:
-    """R@k of BM25 over the passages that the retriever searches; it has no reader, so no F1."""
-    index = BM25.from_store(evaluator.store, stem=True)
-    texts = [question.text for question in evaluator.questions]
-    rows, _ = index.search(texts, max(evaluator.config.ks), allowed=evaluator.retrieve_allowed)
-    return evaluator.score_rows(rows)
 
 
 def results(scores: dict[str, dict[str, float]], questions: list[Question]) -> Table:
@@ -193,62 +180,3 @@ def results(scores: dict[str, dict[str, float]], questions: list[Question]) -> T
         "F1 and EM: answers in the question's language, read from passages in that language.",
     )
     return Table(f"{len(questions)} held-out questions in {len(languages)} languages", columns, rows, notes)
-
-
-def ask(folder: Path, config: TrainConfig, evaluator: Evaluator, console: Console) -> None:
-    """Answers held-out questions; shows, in each of three languages, the answer it is surest of and what it read."""
-    params = weights.load_params(str(folder / "stage2"), config.model)
-    retriever = inference.retriever_params(params)
-    rows, scores = evaluator.search(retriever, evaluator.config.num_passages, evaluator.read_allowed)
-    answers = evaluator.answer(params, rows, scores)
-    for code in ASKED_LANGUAGES:
-        asked = [i for i, question in enumerate(evaluator.questions) if question.language == code]
-        if not asked:
-            continue
-        i = max(asked, key=lambda i: answers.log_probabilities[i])
-        question = evaluator.questions[i]
-        right = " / ".join(question.answers)
-        console.print(f"\n[bold]{question.text}[/bold] ({question.language})", highlight=False)
-        console.print(
-            f"  answer: [bold]{answers.texts[i]}[/bold]  (expected: {right}; "
-            f"log-probability {answers.log_probabilities[i]:.2f})",
-            highlight=False,
-        )
-        order = np.argsort(-answers.passage_attention[i])[:3]
-        for n in order:
-            passage = evaluator.store.passage(int(rows[i, n]))
-            console.print(
-                f"  {answers.passage_attention[i, n]:.2f} of the reader's attention, score {scores[i, n]:.1f}: "
-                f"{passage.title}: {passage.text[:100]}",
-                highlight=False,
-            )
-
-
-class _Clock:
-    """Says what begins, and how long the job has run."""
-
-    def __init__(self, console: Console):
-        self.console, self.begun = console, time.monotonic()
-
-    def say(self, what: str) -> None:
-        self.console.print(f"[bold green][{time.monotonic() - self.begun:4.0f} s][/bold green] {what}")
-
-
-def main() -> int:
-    """Runs the demo; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write")
-    parser.add_argument("--gin", action="append", default=[], help="a further gin binding for both stages")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname).1s %(name)s: %(message)s")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        run(arguments.out, arguments.gin, Console())
-    except InputError as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,9 @@
 
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ from rich.console import Console
 
 from class_jax.configuration.gin_files import configured
 from class_jax.demo import reproduce as room
-from class_jax.demo.reproduce import RUNS, TABLES, comparison, needed_runs, reproduce, run_bindings, write_cloze
-from class_jax.demo.run import gin_file
+from class_jax.demo.miniatures import RUNS, TABLES, Miniature, Row, Run, list_tables, needed_runs
+from class_jax.demo.reproduce import compare_with_paper, reproduce, run_bindings, write_cloze
+from class_jax.demo.run import gin_file, make_demo_data
 from class_jax.errors import InputError
 from class_jax.questions.readers import MASK, read_anchor_questions
 from class_jax.training.config import TrainConfig
@@ -33,12 +37,13 @@ def folder(demo_folder):
 def prepared(folder, monkeypatch):
     """Every folder finds the encyclopaedia already made."""
 
-    def linked(where):
+    def linked(where, phases):
         where.mkdir(parents=True, exist_ok=True)
         if not (where / "data").exists():
             (where / "data").symlink_to(folder / "data")
+        return make_demo_data(folder, phases)
 
-    monkeypatch.setattr(room, "prepare", linked)
+    monkeypatch.setattr(room, "make_demo_data", linked)
 
 
 def quiet():
@@ -84,6 +89,13 @@ def test_cloze_questions_are_sentences_without_their_answer(folder):
     assert any(q.text.startswith("フランスの首都は_X_") for q in cloze)
 
 
+def begun(bindings):
+    """Makes the folder of a run's weights; returns the run's name and seed."""
+    folder = Path(dict(b.split(" = ") for b in bindings)["MODEL_DIR"].strip("'"))
+    (folder / "model").mkdir(parents=True)
+    return folder.parts[-2:]
+
+
 def fake_scores(name, seed):
     base = {"stage2": 0.5, "stage1": 0.4, "stage2_cloze": 0.5, "stage2_alone": 0.6}[name]
     change = 0.01 * seed if name != "stage2_cloze" else 0.03 * (seed - 0.5)
@@ -94,8 +106,7 @@ def test_the_table_stands_beside_the_papers(tmp_path):
     calls = []
 
     def train(files, bindings):
-        settings = dict(b.split(" = ") for b in bindings)
-        name, seed = settings["MODEL_DIR"].strip("'").split("/")[-2:]
+        name, seed = begun(bindings)
         calls.append((name, seed))
         assert RUNS[name].stage in files[0]
         return fake_scores(name, int(seed.removeprefix("seed")))
@@ -124,18 +135,18 @@ def test_the_table_stands_beside_the_papers(tmp_path):
     assert reproduce("4", tmp_path, seeds=2, steps=5, console=quiet(), train=train).rows == table.rows and not calls
     reproduce("4", tmp_path, seeds=3, steps=5, console=quiet(), train=train)
     assert {seed for _, seed in calls} == {"seed2"} and len(calls) == 4
-    with pytest.raises(InputError, match=r"was made with .*'steps': 5"):
-        reproduce("1", tmp_path, seeds=1, steps=6, console=quiet(), train=train)
+    with pytest.raises(InputError, match=r"settings\.STEPS: "):
+        reproduce("4", tmp_path, seeds=1, steps=6, console=quiet(), train=train)
 
 
-def test_an_interrupted_table_goes_on(tmp_path):
+def test_an_interrupted_table_resumes(tmp_path):
     done = []
 
     def train(files, bindings):
         if len(done) == 2 and "again" not in done:
             done.append("again")
             raise InputError("stopped by SIGINT")
-        done.append(dict(b.split(" = ") for b in bindings)["MODEL_DIR"].split("/")[-2])
+        done.append(begun(bindings)[0])
         return {"eval/R@5/macro": 0.1}
 
     with pytest.raises(InputError, match="stopped"):
@@ -152,27 +163,34 @@ def test_directions_need_all_seeds():
     scores["stage1_no_english_queries"] = [{"eval/R@5/macro": value} for value in (0.4, 0.6)]
     scores["stage1_no_target_queries"] = [{"eval/R@5/macro": value} for value in (0.4, 0.3)]
     scores["stage1_no_alignment"] = [{"eval/R@5/macro": value} for value in (0.6, 0.7)]
-    rows = comparison(table, scores).rows
+    rows = compare_with_paper(table, scores).rows
     assert [row[-1] for row in rows] == [None, "seeds differ", "same", "other"]
     assert np.isclose(rows[2][3], -0.15)
 
 
 def test_unknown_tables_and_scales_are_refused(tmp_path):
-    with pytest.raises(InputError, match="did you mean 'figure5'"):
+    with pytest.raises(InputError, match=r"TABLE: .*'figure5'"):
         reproduce("figure 5", tmp_path)
     with pytest.raises(InputError, match="gin/runs/paper"):
         reproduce("4", tmp_path, scale="paper")
-    with pytest.raises(InputError, match="seeds: is below 1"):
+    with pytest.raises(InputError, match="seeds: "):
         reproduce("4", tmp_path, seeds=0)
 
 
 def test_a_real_run_of_two_steps(tmp_path, monkeypatch):
     """Stage 2 alone, on cloze questions."""
-    run = room.Run("stage2", None, RUNS["stage2_alone"].settings, cloze=True)
-    monkeypatch.setattr(room, "RUNS", {"mine": run})
-    monkeypatch.setattr(room, "TABLES", {"mine": room.Miniature("Mine", (room.Row("first", "mine"),))})
+    run = Run("stage2", None, RUNS["stage2_alone"].settings, cloze=True)
+    monkeypatch.setitem(RUNS, "mine", run)
+    monkeypatch.setitem(TABLES, "mine", Miniature("Mine", (Row("first", "mine"),)))
     table = reproduce("mine", tmp_path, seeds=1, steps=2, extra=SHORT, console=quiet())
     assert [row[0] for row in table.rows] == ["first"] and 0 <= table.rows[0][1] <= 1
-    held = json.loads((tmp_path / "mine" / "seed0" / "scores.json").read_text())
-    assert held["scores"]["eval/R@5/macro"] == table.rows[0][1] and held["seconds"] > 0
+    record = json.loads((tmp_path / "work" / "mine" / "seed0.json").read_text())
+    assert record["result"]["eval/R@5/macro"] == table.rows[0][1] and record["seconds"] > 0
     assert (tmp_path / "mine" / "seed0" / "model").is_dir()
+
+
+def test_what_can_be_reproduced_is_listed_without_jax():
+    listed = "from class_jax.demo.miniatures import list_tables; print(*(row[0] for row in list_tables()))"
+    script = f"{listed}; import sys; print(sorted({{'jax', 'numpy', 'gin'}} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["1 4 figure5", "[]"] and [row[2] for row in list_tables()] == [4, 4, 4]
