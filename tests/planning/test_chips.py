@@ -10,8 +10,9 @@ from class_jax.planning.chips import CHIPS, PRICES_AS_OF, find_chip
 
 # From the makers' pages. TPU: "Peak compute per chip (bf16)", "HBM capacity and bandwidth", "Inter-chip interconnect
 # bandwidth" (published in Gbit/s of one direction, all links together: 1600, 4800, 3584; v4: six links of 50 GB/s) and
-# "TPU Pod size"; the page of v6e said so in 2025 and rounds to 1600 GB/s and 3200 Gbit/s since. GPU, SXM form: dense BF16 tensor products (without sparsity), memory, its bandwidth, half of "NVLink
-# bandwidth" (published for both directions: 600, 900, 900, 1800 GB/s) and the GPUs of one HGX or DGX server.
+# "TPU Pod size"; v6e as its page had it in 2025, which rounds to 1600 GB/s and 3200 Gbit/s since. GPU, SXM form: dense
+# BF16 tensor products (without sparsity), memory, its bandwidth, half of "NVLink bandwidth" (published for both
+# directions: 600, 900, 900, 1800 GB/s) and the GPUs of one HGX or DGX server.
 TABLE = """
 chip  TFLOP/s  GB   GB/s  link  joined  source
 v4    275      32   1228  300   4096    https://cloud.google.com/tpu/docs/v4
