@@ -8,13 +8,11 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from class_jax.errors import InputError
 from class_jax.llm.chat import RefusedError, TryAgainError
-
-if TYPE_CHECKING:
-    from class_jax.llm.client import EndpointConfig
+from class_jax.llm.endpoint import EndpointConfig
 
 try:
     import httpx2
@@ -32,13 +30,13 @@ class Connection:
     """Sends requests to one server, each once: no retries, no redirects, replies of bounded time and size.
 
     Args:
-      config: see `class_jax.llm.client.EndpointConfig`.
+      config: its address, key, bounds and model.
 
     Raises:
       InputError: if the key can't be sent.
     """
 
-    def __init__(self, config: "EndpointConfig"):
+    def __init__(self, config: EndpointConfig):
         self._config, self._key = config, _read_key(config.api_key_variable)
         self._options = {"headers": {"Authorization": f"Bearer {self._key}" if self._key else openai.Omit()}}
         self._client = openai.AsyncOpenAI(
