@@ -120,7 +120,9 @@ def intervals(scores: Scores, samples: int = SAMPLES, seed: int = 0, level: floa
     return {"level": level, "languages": languages, "macro": macro}
 
 
-def compare(a: Scores, b: Scores, metric: str, samples: int = SAMPLES, seed: int = 0) -> dict[str, dict[str, float]]:
+def compare_scores(
+    a: Scores, b: Scores, metric: str, samples: int = SAMPLES, seed: int = 0
+) -> dict[str, dict[str, float]]:
     """Compares two runs on the same questions, by language and macro.
 
     Args:

@@ -244,7 +244,7 @@ def difference_table(
                     remedy=nearest(metric, metrics_of(side)),
                 )
             sides.append(part_scores(side["parts"][part]))
-        found[metric] = uncertainty.compare(*sides, metric, samples, seed)
+        found[metric] = uncertainty.compare_scores(*sides, metric, samples, seed)
         columns += [Column(name, metric, percent=True, best=None) for name in ("difference", "low", "high")]
         columns += [Column(name, metric, digits=4, best=None) for name in ("p, bootstrap", "p, t-test")]
     first = next(iter(found.values()))

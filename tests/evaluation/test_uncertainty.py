@@ -10,7 +10,7 @@ from scipy import stats
 from class_jax.errors import InputError
 from class_jax.evaluation.scores import Scores
 from class_jax.evaluation.significance import paired_bootstrap, paired_t_test
-from class_jax.evaluation.uncertainty import compare, confidence_interval, intervals, macro_bootstrap, macro_t_test
+from class_jax.evaluation.uncertainty import compare_scores, confidence_interval, intervals, macro_bootstrap, macro_t_test
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def scores(values, ids=("1", "2", "3", "4")):
 
 def test_runs_are_compared_question_by_question():
     a = Scores(["4", "3", "2", "1"], ["ja", "fi", "fi", "fi"], {"f1": np.array([0.0, 0.0, 1.0, 0.0])})
-    result = compare(a, scores([1, 1, 0, 1]), "f1", 100)
+    result = compare_scores(a, scores([1, 1, 0, 1]), "f1", 100)
     assert list(result) == ["fi", "ja", "macro"] and [row["count"] for row in result.values()] == [3, 1, 4]
     assert result["fi"]["difference"] == pytest.approx(1 / 3) and result["ja"]["difference"] == 1
     assert result["macro"]["difference"] == pytest.approx((1 / 3 + 1) / 2)
@@ -89,6 +89,6 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="level"):
         confidence_interval([1, 0], level=95)
     with pytest.raises(InputError, match="different questions"):
-        compare(scores([1, 1, 1, 1]), scores([1, 1, 1, 1], ("1", "2", "3", "zzz")), "f1")
+        compare_scores(scores([1, 1, 1, 1]), scores([1, 1, 1, 1], ("1", "2", "3", "zzz")), "f1")
     with pytest.raises(InputError, match="em"):
-        compare(scores([1, 1, 1, 1]), scores([1, 1, 1, 1]), "em")
+        compare_scores(scores([1, 1, 1, 1]), scores([1, 1, 1, 1]), "em")
