@@ -51,7 +51,7 @@ class LocalChatModel:
     """Answers chat requests by a model in PyTorch, batch by batch.
 
     The model's chat template makes the prompt; a model without one (LLaMA-2-7B, say) is given the texts as they are,
-    to go on from. A reply's seed counts within its batch: another batch size can draw other replies.
+    to continue. A reply's seed counts within its batch: another batch size can draw other replies.
 
     Raises:
       InputError: if PyTorch or `transformers` is not installed, or the model can't be opened.

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Scores by kind of question: where the evidence lies (paper Tables 7 to 9), kind of answer, language seen or not."""
+"""Scores by kind of question: where the evidence is (paper Tables 7 to 9), kind of answer, language seen or not."""
 
 import re
 import unicodedata
@@ -23,13 +23,13 @@ NUMERICAL, OTHER = "numerical", "other"
 SEEN, UNSEEN = "language seen in training", "language not seen in training"
 _BUDGETS = (2000, 5000, 10000)
 
-# What may stand beside numerals in a number: separators, signs, currencies and percent, in any script.
+# What may be beside numerals in a number: separators, signs, currencies and percent, in any script.
 _BESIDE_NUMERALS = ("Zs", "Sc", "Sm", "Pd", "Po")
 _YEAR = re.compile(r"(?:1\d|20)\d\d년?年?")
 
 
 def answer_type(answers: Sequence[str]) -> str:
-    """The kind of a question's first answer that is not blank, told from its characters alone.
+    """The kind of a question's first answer that is not blank, by its characters only.
 
     Returns:
       One of `ANSWER_TYPES`: `yes/no`; `year` (1000 to 2099, in any script's digits); `number` (numerals with
@@ -71,7 +71,7 @@ def type_groups(questions: Sequence[Question], types: Mapping[str, str] | None =
 
     Args:
       questions: the questions.
-      types: types that the data comes with, by question id (as MKQA's); by default `answer_type` tells them.
+      types: types that the data comes with, by question id (as MKQA's); by default those of `answer_type`.
 
     Raises:
       InputError: if `types` lacks a question.
@@ -89,7 +89,7 @@ def language_groups(questions: Sequence[Question], seen: Collection[str]) -> dic
 
     Args:
       questions: the questions.
-      seen: codes of the training languages; `zh` stands for `zh_cn`, `zh_hk` and `zh_tw` too.
+      seen: codes of the training languages; `zh` includes `zh_cn`, `zh_hk` and `zh_tw`.
     """
     known = {code.strip() for code in seen}
     groups = {}

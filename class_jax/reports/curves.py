@@ -27,9 +27,9 @@ Series = dict[str, tuple[np.ndarray, np.ndarray]]
 def read_metrics(path: str | os.PathLike) -> Series:
     """Reads a metrics file: one object a line, `{"step": 20, "loss": 3.1, ...}`.
 
-    A run that was stopped and went on from an earlier step wrote some steps twice: the later line counts.
-    A last line without its end, as a killed run leaves it, is passed over. Values that are neither
-    numbers nor null are passed over too; null and NaN leave a gap.
+    A run that was stopped and resumed from an earlier step wrote some steps twice: the later line counts.
+    An incomplete last line, as a killed run leaves it, is skipped. So are values that are neither
+    numbers nor null; null and NaN leave a gap.
 
     Returns:
       By name, the steps [S] in ascending order and the values [S], float64.

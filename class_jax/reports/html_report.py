@@ -148,7 +148,7 @@ def _template() -> "jinja2.Template":
 def _cells(table: Table) -> dict[str, Any]:
     """A table as the template shows it: groups above their columns, cells with whether they are their column's best."""
     columns = list(table.columns)
-    # Columns without a group stand alone, whatever stands beside them.
+    # Neighbouring columns without a group are not one.
     keys = [column.group or number for number, column in enumerate(columns)]
     spans = [(key, len(list(found))) for key, found in itertools.groupby(keys)]
     groups = [(key if isinstance(key, str) else "", width) for key, width in spans]

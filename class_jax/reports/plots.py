@@ -279,14 +279,14 @@ class drawing:  # noqa: N801 (a context manager, used like a function)
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     self._figure.savefig(picture, format=self._form, metadata=dated)
-                _say(caught, self._form)
+                _report_missing_fonts(caught, self._form)
                 with replacing(self._path, "wb") as f:
                     f.write(picture.getvalue())
         finally:
             self._settings.__exit__(*error)
 
 
-def _say(caught: Sequence[warnings.WarningMessage], form: str) -> None:
+def _report_missing_fonts(caught: Sequence[warnings.WarningMessage], form: str) -> None:
     """Passes warnings on, those on characters without a font as one; an SVG's reader brings fonts of its own."""
     lacking = [str(w.message) for w in caught if "missing from font" in str(w.message)]
     if lacking and form != "svg":

@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Published results, with the table and row that they come from, to stand beside one's own.
+"""Published results, with the table and row that they come from, to compare with one's own.
 
-The numbers lie in `published.json` as they were printed, times 100; here they are fractions, as scores are everywhere.
+The numbers are in `published.json` as they were printed, times 100; here they are fractions, as scores are everywhere.
 Where a printed macro average is not the mean of the printed languages, the row's note says so.
 """
 
@@ -35,7 +35,7 @@ class Published:
       values: by metric, by language or `macro`, fractions in 0..1; what was not printed is absent.
       details: what else the row says: `parameters`, `pre_training`, `fine_tuning`, `pipeline`.
       note: where the printed numbers disagree among themselves.
-      breakdown: of a row about some of the questions alone, the breakdown of `class-jax evaluate` that it belongs to.
+      breakdown: of a row about only some of the questions, the breakdown of `class-jax evaluate` that it belongs to.
       group: the group of that breakdown.
     """
 
@@ -154,7 +154,7 @@ def published_changes() -> list[dict[str, Any]]:
 
 
 def changes_table() -> Table:
-    """`published_changes` as a table, to stand below comparisons of rankings."""
+    """`published_changes` as a table, shown below comparisons of rankings."""
     data = _data()[RERANKING_PAPER]
     rows = [
         [change["language"], change["direction"], ", ".join(change["metrics"]), change.get("percent")]

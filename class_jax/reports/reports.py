@@ -261,7 +261,7 @@ def difference_table(
 
 
 def check_comparable(reports: Sequence[Mapping[str, Any]], files: Sequence[str | os.PathLike]) -> list[str]:
-    """Checks that runs may stand in one table.
+    """Checks that runs may be compared in one table.
 
     Returns:
       Notes on what could not be checked.

@@ -21,7 +21,7 @@ _SHOWN = ("pairs", "sampled", "queries", "questions")
 def count_rows(path: str | os.PathLike) -> dict[str, int]:
     """Counts the rows of a file of questions by language: the first column is an id that starts with it (`fi-17`).
 
-    Stage 1's `parallel.tsv` and stage 2's anchor questions are such files; an id of digits alone is an English
+    Stage 1's `parallel.tsv` and stage 2's anchor questions are such files; an id of only digits is an English
     question, as in the public files.
 
     Raises:

@@ -10,7 +10,13 @@ from scipy import stats
 from class_jax.errors import InputError
 from class_jax.evaluation.scores import Scores
 from class_jax.evaluation.significance import paired_bootstrap, paired_t_test
-from class_jax.evaluation.uncertainty import compare_scores, confidence_interval, intervals, macro_bootstrap, macro_t_test
+from class_jax.evaluation.uncertainty import (
+    compare_scores,
+    confidence_interval,
+    intervals,
+    macro_bootstrap,
+    macro_t_test,
+)
 
 
 @pytest.fixture

@@ -419,6 +419,16 @@ def test_settings_that_can_not_work_are_refused(settings, word):
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("package", ["openai", "diskcache"])
+def test_a_missing_package_is_named_with_its_extra(server, tmp_path, monkeypatch, package):
+    for module in ("class_jax.llm.connection", "class_jax.llm.cache"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"{package}.*pip install 'class-jax\[llm\]'") as error:
+        ChatClient(config(server), tmp_path / "c")
+    assert "\n" not in str(error.value)
+
+
 def test_the_fingerprint_is_of_the_model_not_the_address():
     one = EndpointConfig(model="m")
     assert one.fingerprint == EndpointConfig(model="m", url="http://other/v1", concurrency=2).fingerprint
