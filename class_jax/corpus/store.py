@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The token store: a corpus tokenised once, in memory-mapped files that are read in any order.
 
-What lies in its folder is told in `columns`.
+Its files are described in `class_jax.corpus.memmap_columns`.
 """
 
 import contextlib
@@ -74,15 +74,15 @@ def build_store(
     _check_replaceable(folder)
     if max_tokens < 2:
         raise InputError(f"max_tokens is {max_tokens}, too few for a token and the end", remedy="set 2 or more")
-    source = _Source(Path(passages_path))
+    source = _PassageFile(Path(passages_path))
     with replacing_folder(folder) as aside:
         with contextlib.ExitStack() as stack:
-            bar = stack.enter_context(source.bar(progress))
+            bar = stack.enter_context(source.progress_bar(progress))
             writer = stack.enter_context(_Writer(aside, vocabulary))
             chunks = _encoded(source.chunks(), source.size, vocabulary, max_tokens, processes)
             for chunk in stack.enter_context(contextlib.closing(chunks)):
                 writer.append(chunk)
-                source.show(bar, writer.passages)
+                source.update(bar, writer.passages)
         if not writer.passages:
             raise InputError("no passages", file=passages_path, remedy="give a TSV of id, text and title")
         files = writer.files | write_id_table(aside, writer.passages, source.path)
@@ -287,7 +287,7 @@ class TokenStore:
         ends = np.cumsum(sizes)
         owner = np.repeat(np.arange(len(names)), sizes)
         place = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)
-        # Of an id with another length nothing needs comparing, and its bytes may lie past the end.
+        # Of an id with another length nothing needs comparing, and its bytes may be past the end.
         stored = blob[np.where(same[owner], starts[owner] + place, 0)]
         differ = stored != np.frombuffer(b"".join(names), np.uint8)
         return same & (np.bincount(owner, weights=differ, minlength=len(names)) == 0)
@@ -371,8 +371,8 @@ def _encoded(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Source:
-    """The TSV while it is read: its digest, and how far the reading is."""
+class _PassageFile:
+    """The TSV while it is read: its digest and the bytes read so far."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.read, self.digest = path, 0, hashlib.sha256()
@@ -394,7 +394,7 @@ class _Source:
         if chunk:
             yield chunk
 
-    def bar(self, progress: bool | None) -> tqdm:
+    def progress_bar(self, progress: bool | None) -> tqdm:
         return tqdm(
             total=self.size,
             desc=f"tokenising {self.path.name}",
@@ -403,7 +403,7 @@ class _Source:
             disable=None if progress is None else not progress,
         )
 
-    def show(self, bar: tqdm, passages: int) -> None:
+    def update(self, bar: tqdm, passages: int) -> None:
         seconds = bar.format_dict["elapsed"] if not bar.disable else 0
         bar.set_postfix_str(f"{passages:,} passages, {passages / max(seconds, 1e-3):,.0f}/s", refresh=False)
         bar.update(self.read - bar.n)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from class_jax.errors import InputError
-from class_jax.pipelines.runner import RunnerConfig, input_error_in, run_pipeline
+from class_jax.pipelines.runner import RunnerConfig, input_error_in, run_beam
 
 _POLL_SECONDS = 0.2
 _GRACE_POLLS = 15  # how long the runner may take to end by itself once a worker is dead
@@ -99,7 +99,7 @@ def _serve(folder: Path) -> None:
         build, out, runner = cloudpickle.loads((folder / "task").read_bytes())
         died = shlex.quote(str(folder / "died"))
         command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
-        counts = run_pipeline(build, out, runner, f"{command} || echo $? > {died}")
+        counts = run_beam(build, out, runner, f"{command} || echo $? > {died}")
         result: dict[str, Any] = {"counts": counts}
     except Exception as error:
         known = input_error_in(error)

@@ -60,7 +60,7 @@ class RunnerConfig:
         return replace(self, workers=min(self.processes, max(1, int(size / _WORTH_A_PROCESS))))
 
 
-def run_pipeline(build: Callable, out: Path, runner: RunnerConfig, worker_command: str | None) -> dict[str, int]:
+def run_beam(build: Callable, out: Path, runner: RunnerConfig, worker_command: str | None) -> dict[str, int]:
     """Runs a pipeline from this process and returns its counters.
 
     Args:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from class_jax.common.work import FOLDER_RECORD, Piece, WorkFolder
 from class_jax.errors import InputError
 from class_jax.pipelines.processes import run_in_processes
-from class_jax.pipelines.runner import PROGRESS, REPORT_SECONDS, RunnerConfig, check_runner, run_pipeline
+from class_jax.pipelines.runner import PROGRESS, REPORT_SECONDS, RunnerConfig, check_runner, run_beam
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -101,7 +101,7 @@ def _run(build: Callable, out: Path, runner: RunnerConfig) -> dict[str, int]:
     check_runner(runner)
     if runner.runner == "direct" and runner.processes > 1:
         return run_in_processes(build, out, runner)
-    return run_pipeline(build, out, runner, None)
+    return run_beam(build, out, runner, None)
 
 
 @contextlib.contextmanager

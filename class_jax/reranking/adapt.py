@@ -16,7 +16,7 @@ import optax
 
 from class_jax.errors import InputError, nearest
 from class_jax.reranking.ranked import Candidate, RankedList
-from class_jax.reranking.score import Scorer, Source
+from class_jax.reranking.score import Scorer, SourcePassage
 from class_jax.training.optimizer import OptimizerConfig, schedule
 
 _log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def _order(count: int, config: AdaptConfig) -> np.ndarray:
 def _tokens(scorer: Scorer, pairs: Sequence[Pair], sources: int) -> _Tokens:
     """Pads all to one shape, so that one step is compiled."""
     passages = [(p.right, *p.wrong)[:sources] for p in pairs]
-    rows = [[scorer.source(Source(c.id, c.title, c.text, c.language))[0] for c in given] for given in passages]
+    rows = [[scorer.source(SourcePassage(c.id, c.title, c.text, c.language))[0] for c in given] for given in passages]
     targets = [scorer.target(p.question, p.language)[0] for p in pairs]
     B, P, A = len(pairs), max(len(ids) for row in rows for ids in row), max(len(t.labels) for t in targets)
     ids, lengths = np.zeros((B, sources, P), np.int32), np.zeros((B, sources), np.int32)

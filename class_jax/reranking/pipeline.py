@@ -98,7 +98,7 @@ class ListReader:
         if not self.lists:
             raise InputError("no question has a passage to read", key="ctxs")
         self._model, self._passages = model, passages
-        # Ids of a list need not tell passages of two lists apart.
+        # Two lists may use one id for different passages.
         numbers: dict[tuple[str, str], int] = {}
         for ranked in self.lists.values():
             for c in ranked.passages[:passages]:

@@ -15,7 +15,7 @@ from class_jax.corpus.passages import Passage
 from class_jax.errors import InputError
 from class_jax.questions.readers import Question
 from class_jax.reports.tables import Column, Table
-from class_jax.reranking.score import Scorer, Source, score_pairs
+from class_jax.reranking.score import Scorer, SourcePassage, score_pairs
 
 # Scripts that put no blanks between words: BLEU counts their characters.
 _UNSPACED = ("ja", "zh", "th", "km")
@@ -29,7 +29,7 @@ def passages_by_side(
     passages: Mapping[str, Passage],
     languages: Mapping[str, str],
     other: str,
-) -> dict[str, list[tuple[Question, Source]]]:
+) -> dict[str, list[tuple[Question, SourcePassage]]]:
     """Each question with its first right passage in its own language ("same"), and with that in `other` ("cross").
 
     Only questions that have both are taken, so that the two sides are of the same questions.
@@ -43,7 +43,7 @@ def passages_by_side(
     Raises:
       InputError: if no question has both.
     """
-    found: dict[str, list[tuple[Question, Source]]] = {"same": [], "cross": []}
+    found: dict[str, list[tuple[Question, SourcePassage]]] = {"same": [], "cross": []}
     for q in questions:
         ids = sorted((id for id in right.get(q.id, ()) if id in passages), key=lambda id: (len(id), id))
         own = next((id for id in ids if languages.get(id) == q.language), None)
@@ -52,15 +52,15 @@ def passages_by_side(
             continue
         for side, id in (("same", own), ("cross", cross)):
             p = passages[id]
-            found[side].append((q, Source(id, p.title, p.text, languages[id])))
+            found[side].append((q, SourcePassage(id, p.title, p.text, languages[id])))
     if not found["same"]:
         problem = f"no question has a right passage in its own language and one in {other!r}"
         raise InputError(problem, key="gold", remedy="check --gold and --passage-languages")
     return found
 
 
-def generate_questions(scorer: Scorer, given: Sequence[tuple[Question, Source]]) -> list[str]:
-    """The question that the model generates from each passage, in the question's language where it can be told."""
+def generate_questions(scorer: Scorer, given: Sequence[tuple[Question, SourcePassage]]) -> list[str]:
+    """The question that the model generates from each passage; in the question's language where the model has tags."""
     found = [""] * len(given)
     tokens = [scorer.source(source)[0] for _, source in given]
     buckets = buckets_within(SOURCE_BUCKETS, scorer.max_source)
@@ -78,7 +78,9 @@ def generate_questions(scorer: Scorer, given: Sequence[tuple[Question, Source]])
     return found
 
 
-def question_quality(scorer: Scorer, sides: Mapping[str, Sequence[tuple[Question, Source]]]) -> tuple[Table, dict]:
+def measure_quality(
+    scorer: Scorer, sides: Mapping[str, Sequence[tuple[Question, SourcePassage]]]
+) -> tuple[Table, dict]:
     """Perplexity and BLEU by language and side.
 
     Args:

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Questions with their ranked passages, in the files of others: DPR's and CORA's `ctxs`, TREC runs, XOR-Retrieve."""
+"""Questions with their ranked passages, in public formats: DPR's and CORA's `ctxs`, TREC runs, XOR-Retrieve."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ class Candidate(NamedTuple):
     Attributes:
       id, title, text: as in the file (of XOR-Retrieve, which has texts only, the place in the list).
       score: what the list is ordered by.
-      language: code, or None where nothing says it.
+      language: code, or None where it is not known.
       has_answer: as in the file, or None.
       extra: further fields of the passage, kept for the output.
     """
@@ -48,7 +48,7 @@ class RankedList:
       question: with its language.
       passages: best first.
       extra: further fields of its record, kept for the output.
-      usable: False where something is wrong with it that the reader was told to pass over: it stays as it is.
+      usable: False for a bad question that is skipped: its list stays in its order.
     """
 
     question: Question
@@ -63,7 +63,7 @@ def refuse(error: InputError) -> None:
 
 
 def detect_format(path: str | os.PathLike) -> str:
-    """Tells the format of a file from its beginning.
+    """Returns the format of a file, recognised by its beginning.
 
     Raises:
       InputError: if the file is missing or empty.
@@ -99,12 +99,12 @@ def read_ranked(
       format: one of `FORMATS`.
       questions: their texts and languages, which only `ctxs` has itself.
       passages: by id, for TREC runs, which have no texts.
-      language: of questions whose language nothing else says.
+      language: of questions for which neither the file nor `questions` has one.
       passage_languages: by passage id.
       passage_language: of passages whose language neither the file nor `passage_languages` says.
-      on_bad: called with what is wrong with a question (no `ctxs`, an unknown language, an id that repeats, a passage
+      on_bad: called with the error of a bad question (no `ctxs`, an unknown language, an id that repeats, a passage
         without text or with a score that is no number); if it returns, what repeats or has no question is left out, and
-        the others are kept, not `usable`.
+        the others are kept as not `usable`.
 
     Raises:
       InputError: for a file of another format, or one that lacks questions or passages where the format needs them.
@@ -127,10 +127,10 @@ def read_ranked(
             continue
         seen.add(ranked.question.id)
         kept = _unique(ranked, path, on_bad)
-        told = [
+        with_language = [
             c._replace(language=c.language or (passage_languages or {}).get(c.id) or passage_language) for c in kept
         ]
-        found.append(dataclasses.replace(ranked, passages=tuple(told)))
+        found.append(dataclasses.replace(ranked, passages=tuple(with_language)))
     if not found:
         raise InputError("no questions", file=path)
     return found
@@ -182,7 +182,7 @@ _Problem = tuple[str, str, str | None]  # key, problem, remedy
 def _language_problem(code: str) -> _Problem | None:
     known = f"known: {', '.join(LANGUAGES)}"
     if not code:
-        return "lang", "nothing says its language", f"give --language; {known}"
+        return "lang", "its language is not known", f"give --language; {known}"
     return None if code in LANGUAGES else ("lang", f"unknown language {code!r}", known)
 
 
@@ -196,7 +196,7 @@ def _own_question(record: Mapping[str, Any], id: str, language: str | None) -> Q
 
 
 def _candidates(given: Any, format: str) -> tuple[tuple[Candidate, ...], list[_Problem]]:
-    """A record's passages, as far as they can be told, and what is wrong with them."""
+    """The passages of a record, as far as they can be read, and their problems."""
     if not isinstance(given, list):
         return (), [("ctxs", "no list of passages", None)]
     found, problems = [], []
@@ -209,9 +209,9 @@ def _candidates(given: Any, format: str) -> tuple[tuple[Candidate, ...], list[_P
 
 
 def _candidate(given: Any, rank: int, format: str) -> tuple[Candidate, tuple[str, str | None] | None]:
-    """A passage and what is wrong with it, if anything is; then its rank may stand for its score."""
+    """A passage and its problem, if it has one; a score that can't be read is replaced by the negative rank."""
     if format == "xor":
-        # No scores: ranks stand for them.
+        # The format has no scores: the negative rank takes their place.
         text = given if isinstance(given, str) else ""
         problem = None if text.strip() else ("has no text", "remove it")
         return Candidate(str(rank), "", text, -float(rank)), problem
@@ -328,23 +328,3 @@ class _Passages:
     def passage(self, row: int) -> Passage:
         candidate = self._all[row]
         return Passage(candidate.id, candidate.text, candidate.title)
-
-
-def read_passage_languages(path: str | os.PathLike) -> dict[str, str]:
-    """Reads the languages of passages: tab-separated columns, id and language first; a header row is passed over.
-
-    Raises:
-      InputError: for a row of fewer columns, or an unknown language.
-    """
-    found = {}
-    for line, text in numbered_lines(path):
-        fields = text.split("\t")
-        if not text.strip() or (line == 1 and fields[0] == "id"):
-            continue
-        if len(fields) < 2:
-            raise InputError("not two columns, id and language", file=path, line=line)
-        code = fields[1].strip()
-        if code not in LANGUAGES:
-            raise InputError(f"unknown language {code!r}", file=path, line=line, remedy=nearest(code, LANGUAGES))
-        found[fields[0]] = code
-    return found

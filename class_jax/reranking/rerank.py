@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Re-ranks lists: scores kept in a log that survives a kill, interpolation, a gate by language, a table of both ranks.
+"""Re-ranks lists: scores in a log that resumes, interpolation with the retriever, languages, and a table of the ranks.
 
 Axes: B questions, N passages of one question.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -23,24 +23,24 @@ from class_jax.evaluation.significance import paired_bootstrap, paired_t_test
 from class_jax.evaluation.text import get_tokeniser, join_passages, span_answers
 from class_jax.reports.tables import Column, Table
 from class_jax.reranking.ranked import OnBad, RankedList, refuse
-from class_jax.reranking.score import Scorer, Source, score_pairs
+from class_jax.reranking.score import Scorer, SourcePassage, score_pairs
 
 _log = logging.getLogger(__name__)
 
 TOP = 50
 DEPTHS = (5, 15)
 METRICS = (*(f"R@{k}" for k in DEPTHS), "MRR")
-# Questions whose passages are told apart, and whose scores are written, together.
+# Questions that are scored together, and whose scores are written together.
 _BLOCK = 16
 _WEIGHTS = tuple(i / 20 for i in range(20))
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What development data said.
+    """How lists are re-ranked, as chosen on development data.
 
     Attributes:
-      weight: of the retriever's score, 0 to 1; 1 less that of the model's. Both are standardised within a list.
+      weight: of the retriever's score, 0 to 1; the model's has 1 - weight. Both are standardised within a list.
       languages: of questions to re-rank; None means all.
       scorer: fingerprint of the model that they were chosen for, or None.
       metric: by which they were chosen.
@@ -90,7 +90,7 @@ def score_lists(
       lists: B lists.
       log: JSON lines, one a question, appended to as blocks are done; a second start with the same scorer keeps them.
       top: passages scored, from the first.
-      on_bad: called with what is wrong with a question's texts or languages; if it returns, that one has no scores.
+      on_bad: called with the error of a question with bad texts or languages; if it returns, that one has no scores.
       progress: show a progress bar; by default only in a terminal.
 
     Returns:
@@ -115,7 +115,7 @@ def score_lists(
         cut = [0, 0]
         with tqdm(total=total, initial=done, unit="pair", desc="rerank", disable=hidden) as bar:
             for start in range(0, len(left), _BLOCK):
-                for ranked, values in _block(scorer, left[start : start + _BLOCK], top, on_bad, bar, cut):
+                for ranked, values in _block(scorer, left[start : start + _BLOCK], top, on_bad, bar.update, cut):
                     entry = {"list": _digest(ranked, top), "scores": [float(value) for value in values]}
                     kept.write(ranked.question.id, entry)
                     scores[ranked.question.id] = values
@@ -126,22 +126,22 @@ def score_lists(
 
 
 def _block(
-    scorer: Scorer, lists: Sequence[RankedList], top: int, on_bad: OnBad, bar: tqdm, cut: list[int]
+    scorer: Scorer, lists: Sequence[RankedList], top: int, on_bad: OnBad, update: Callable[[int], None], cut: list[int]
 ) -> Iterator[tuple[RankedList, np.ndarray]]:
-    """Scores lists together; where one of them is bad, one by one."""
-    passages = [Source(c.id, c.title, c.text, c.language) for ranked in lists for c in ranked.passages[:top]]
+    """Scores lists together; if one of them is bad, each alone."""
+    passages = [SourcePassage(c.id, c.title, c.text, c.language) for ranked in lists for c in ranked.passages[:top]]
     owners = [b for b, ranked in enumerate(lists) for _ in ranked.passages[:top]]
     questions = [(ranked.question.text, ranked.question.language) for ranked in lists]
     pairs = np.array([(m, b) for m, b in enumerate(owners)])
     try:
-        found = score_pairs(scorer, passages, questions, pairs, on_scored=bar.update)
+        found = score_pairs(scorer, passages, questions, pairs, on_scored=update)
     except InputError as error:
         if len(lists) > 1:
             for ranked in lists:
-                yield from _block(scorer, [ranked], top, on_bad, bar, cut)
+                yield from _block(scorer, [ranked], top, on_bad, update, cut)
             return
         on_bad(InputError(str(error), key=f"question {lists[0].question.id!r}"))
-        bar.update(len(passages))
+        update(len(passages))
         return
     cut[0] += found.cut_passages
     cut[1] += found.cut_questions
@@ -151,14 +151,14 @@ def _block(
 
 
 def _digest(ranked: RankedList, top: int) -> str:
-    """Tells a list from another one of a question with that id."""
+    """Digest of a list, by which it differs from other lists of the same question."""
     passages = [(c.id, c.title, c.text, c.language) for c in ranked.passages[:top]]
     content = json.dumps([ranked.question.language, ranked.question.text, passages])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def rerank(ranked: RankedList, scores: np.ndarray | None, settings: Settings) -> RankedList:
-    """A list in its new order.
+def rerank_list(ranked: RankedList, scores: np.ndarray | None, settings: Settings) -> RankedList:
+    """Returns a list in its new order.
 
     The passages that were scored come first, by weight * retriever + (1 - weight) * model, each standardised over them
     (mean 0, standard deviation 1; a constant counts nothing), ties in the old order. The others follow in theirs. A
@@ -177,7 +177,7 @@ def rerank(ranked: RankedList, scores: np.ndarray | None, settings: Settings) ->
     combined = settings.weight * _standardised(retriever) + (1 - settings.weight) * _standardised(scores)
     order = np.argsort(-combined, kind="stable")
     first = [ranked.passages[i]._replace(score=float(combined[i])) for i in order]
-    # Files are read by score: those not scored go on below, a whole number for each place.
+    # Files are read in the order of scores: passages that were not scored follow, one lower for each place.
     lowest = float(combined.min())
     rest = [c._replace(score=lowest - place) for place, c in enumerate(ranked.passages[count:], start=1)]
     return dataclasses.replace(ranked, passages=(*first, *rest))
@@ -190,7 +190,7 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 
 
 def relevant(lists: Sequence[RankedList], gold: Mapping[str, Collection[str]] | None) -> list[frozenset[str] | None]:
-    """Ids of each list's passages that answer its question; None where nothing tells.
+    """Ids of each list's passages that answer its question; None where that is not known.
 
     By `gold` if there is one; else by `has_answer` of the file; else by whether an answer's tokens occur in the text.
     """
@@ -199,9 +199,9 @@ def relevant(lists: Sequence[RankedList], gold: Mapping[str, Collection[str]] | 
     splitter, found = get_tokeniser("auto"), []
     for ranked in lists:
         answers = span_answers(ranked.question.answers)
-        told = [c for c in ranked.passages if c.has_answer is not None]
-        if told:
-            found.append(frozenset(c.id for c in told if c.has_answer))
+        judged = [c for c in ranked.passages if c.has_answer is not None]
+        if judged:
+            found.append(frozenset(c.id for c in judged if c.has_answer))
         elif answers:
             hits = (c.id for c in ranked.passages if join_passages([c.text], splitter).find(answers))
             found.append(frozenset(hits))
@@ -232,7 +232,7 @@ def tune(
 ) -> Settings:
     """Chooses weight and languages on development data.
 
-    With each weight, of 0, 0.05, ... 0.95, those languages are let through whose mean it raises. The weight with the
+    With each weight, of 0, 0.05, ... 0.95, those languages are re-ranked whose mean it raises. The weight with the
     best mean over languages is taken, the greatest of equals.
 
     Args:
@@ -248,7 +248,7 @@ def tune(
     before = {language: row[metric] for language, row in score_ranks(lists, right).summary()["languages"].items()}
     best, chosen = -1.0, Settings()
     for weight in _WEIGHTS:
-        changed = [rerank(ranked, scores.get(ranked.question.id), Settings(weight)) for ranked in lists]
+        changed = [rerank_list(ranked, scores.get(ranked.question.id), Settings(weight)) for ranked in lists]
         after = score_ranks(changed, right).summary()["languages"]
         gained = {language: after[language][metric] - before[language] for language in before}
         total = sum(max(0.0, gain) for gain in gained.values())

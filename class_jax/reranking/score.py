@@ -18,12 +18,12 @@ TARGET_BUCKETS = (16, 24, 32, 48, 64)
 _BATCH = 16
 
 
-class Source(NamedTuple):
+class SourcePassage(NamedTuple):
     """A passage to score questions from.
 
     Attributes:
       id, title, text: as retrieved.
-      language: its code; None where nothing says it (then only scoring without tags is possible).
+      language: its code; None where it is not known: scoring with tags then fails.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Scorer(Protocol):
     max_source: int
     max_target: int
 
-    def source(self, passage: Source) -> tuple[list[int], bool]:
+    def source(self, passage: SourcePassage) -> tuple[list[int], bool]:
         """Encoder tokens of a passage, and whether it was cut."""
         ...
 
@@ -98,7 +98,7 @@ class Scored(NamedTuple):
 
 def score_pairs(
     scorer: Scorer,
-    passages: Sequence[Source],
+    passages: Sequence[SourcePassage],
     questions: Sequence[tuple[str, str | None]],
     pairs: np.ndarray,
     *,
@@ -121,7 +121,7 @@ def score_pairs(
     pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
     if not len(pairs):
         return Scored(np.empty(0, np.float32), 0, 0, 0)
-    first: dict[Source, int] = {}
+    first: dict[SourcePassage, int] = {}
     unique = np.array([first.setdefault(passage, len(first)) for passage in passages])
     sources = [_source(scorer, passage) for passage in first]
     targets = [_target(scorer, *question) for question in questions]
@@ -193,7 +193,7 @@ def _padded(rows: Sequence[Sequence[int]], width: int, size: int) -> tuple[np.nd
     return ids, lengths
 
 
-def _source(scorer: Scorer, passage: Source) -> tuple[list[int], bool]:
+def _source(scorer: Scorer, passage: SourcePassage) -> tuple[list[int], bool]:
     if not passage.text.strip():
         raise InputError("the passage has no text", key=f"passage {passage.id!r}", remedy="remove it")
     return scorer.source(passage)

@@ -22,7 +22,7 @@ from class_jax.corpus.mbart_vocabulary import MBartVocabulary
 from class_jax.errors import InputError, nearest
 from class_jax.models import class_model, generation, mbart
 from class_jax.models import layers as nn
-from class_jax.reranking.score import Scorer, Source, Target
+from class_jax.reranking.score import Scorer, SourcePassage, Target
 
 if TYPE_CHECKING:
     from class_jax.api import CLASS
@@ -54,7 +54,7 @@ def load_scorer(
       model: a folder in Hugging Face's layout, a training run's folder, or a hub id.
       kind: one of `KINDS`; "auto" asks the model's `config.json`.
       vocabulary: SentencePiece model, if not beside the weights.
-      tags: whether mBART is told the languages of passage and question.
+      tags: whether mBART is given the languages of passage and question as tags.
       template: of the passage, with {title} and {text}; by default what the kind is used to.
       dtype: of the matrix products, "float32" (default) or "bfloat16".
       max_passage_tokens: longer passages are cut.
@@ -116,7 +116,7 @@ def _check_template(template: str) -> None:
 
 
 class MBartScorer:
-    """mBART or mBART-50, told the passage's language by the source's tag and the question's by the target's.
+    """mBART or mBART-50: the source's tag names the passage's language, the target's tag the question's.
 
     mBART-50 has the tag in front on both sides, and the decoder is given the end of sequence, then the tag. mBART has
     it behind the source, and the decoder is given it first. Without tags both read the bare passage, and the decoder
@@ -125,7 +125,7 @@ class MBartScorer:
     Args:
       config, params: the model's.
       vocabulary: the model's.
-      tags: whether languages are told.
+      tags: whether the model is given language tags.
       template: of the passage.
       max_passage_tokens: longer passages are cut; never more than the model has positions.
     """
@@ -152,11 +152,11 @@ class MBartScorer:
         form = (self.config.fingerprint, self.vocabulary.fingerprint, self.tags, self.template, self.max_source)
         return _fingerprint(self.params, *form)
 
-    def source(self, passage: Source) -> tuple[list[int], bool]:
+    def source(self, passage: SourcePassage) -> tuple[list[int], bool]:
         """See `Scorer`."""
         if self.tags and passage.language is None:
             remedy = "give --passage-language or --passage-languages, or score without tags"
-            raise InputError("nothing says its language", key=f"passage {passage.id!r}", remedy=remedy)
+            raise InputError("its language is not known", key=f"passage {passage.id!r}", remedy=remedy)
         tag = [self.vocabulary.tag(passage.language)] if self.tags else []
         tokens = self.vocabulary.encode(_render(self.template, passage))
         room = self.max_source - len(tag) - 1
@@ -193,7 +193,7 @@ class MBartScorer:
         return _where(counted, states, labels, functools.partial(self._log_probabilities, self.params))
 
     def generate(self, memory: mbart.MBartMemory, language: str | None, max_tokens: int) -> list[str]:
-        """The likeliest question, greedily, from each encoded passage [M]; in `language` where languages are told."""
+        """The likeliest question of each encoded passage [M], greedily; in `language` where the model is given tags."""
         tag = np.int32(self.vocabulary.tag(language)) if self.tags else None
         return [self.vocabulary.decode(ids) for ids in np.asarray(self._generate(self.params, memory, tag, max_tokens))]
 
@@ -202,7 +202,7 @@ class MBartScorer:
         return _forward(*self._functions[:3])
 
     def with_params(self, params: class_model.Params) -> "MBartScorer":
-        """A scorer that differs in its parameters alone."""
+        """A copy of the scorer with other parameters."""
         return MBartScorer(self.config, params, self.vocabulary, self.tags, self.template, self.max_source)
 
     def save(self, folder: str | os.PathLike) -> None:
@@ -217,7 +217,7 @@ class MBartScorer:
 
 
 class T5Scorer:
-    """mT5, or the reader of a trained CLASS; neither can be told a language.
+    """mT5, or the reader of a trained CLASS; neither has language tags.
 
     The encoder sees the passage alone: its tokens go through the retriever's layers, then, joined with a question of no
     tokens, through the reader's. That is a plain mT5's encoder, since the two halves share positions and the passage
@@ -241,12 +241,12 @@ class T5Scorer:
         model = self.model
         return _fingerprint({}, model.fingerprint, model.vocabulary.fingerprint, self.template, self.max_source)
 
-    def source(self, passage: Source) -> tuple[list[int], bool]:
+    def source(self, passage: SourcePassage) -> tuple[list[int], bool]:
         """See `Scorer`."""
         return self._ended(_render(self.template, passage), self.max_source)
 
     def target(self, question: str, language: str | None) -> tuple[Target, bool]:
-        """See `Scorer`; the language is of no use to the model."""
+        """See `Scorer`; the language is ignored."""
         labels, cut = self._ended(question, self.max_target)
         return Target(0, labels, 0), cut
 
@@ -273,7 +273,7 @@ class T5Scorer:
         return self.model.params
 
     def generate(self, memory: generation.CrossMemory, language: str | None, max_tokens: int) -> list[str]:
-        """The likeliest question, greedily, from each encoded passage [M]; the model can't be told a language."""
+        """The likeliest question, greedily, from each encoded passage [M]; `language` is ignored."""
         found = jax.device_get(self._generate(self.model.params, memory, max_tokens))
         decode = self.model.vocabulary.decode
         return [decode(ids[:length]) for ids, length in zip(found.ids, found.lengths, strict=True)]
@@ -283,7 +283,7 @@ class T5Scorer:
         return _forward(*self._functions[:3])
 
     def with_params(self, params: class_model.Params) -> "T5Scorer":
-        """A scorer that differs in its parameters alone."""
+        """A copy of the scorer with other parameters."""
         from class_jax.api import CLASS
 
         changed = CLASS(self.model.config, params, self.model.vocabulary)
@@ -432,7 +432,7 @@ def token_log_probabilities(
     return flat.reshape(labels.shape)
 
 
-def _render(template: str, passage: Source) -> str:
+def _render(template: str, passage: SourcePassage) -> str:
     return template.format(title=passage.title, text=passage.text).strip()
 
 

@@ -218,6 +218,7 @@ class BM25:
         *,
         exclude: np.ndarray | None = None,
         allowed: np.ndarray | None = None,
+        progress: bool | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Finds the k best passages of every query.
 
@@ -226,6 +227,7 @@ class BM25:
           k: passages per query.
           exclude: [B] int, a row that is never returned for the query, -1 for none.
           allowed: [M] bool, which rows may be returned; None allows all.
+          progress: True shows a bar, False hides it, None shows it on a terminal once a second has passed.
 
         Returns:
           rows [B, k] int64 and scores [B, k] float32, best first, equal scores by row; passages that share no term
@@ -243,7 +245,8 @@ class BM25:
         barred = None if allowed is None else ~np.asarray(allowed, bool)
         left = self.num_passages - (0 if barred is None else int(barred.sum()))
         rows, found = np.empty((len(texts), k), np.int64), np.empty((len(texts), k), np.float32)
-        for i, text in enumerate(texts):
+        hidden, delay = (None, 1) if progress is None else (not progress, 0)
+        for i, text in enumerate(tqdm(texts, unit="query", desc="BM25 search", disable=hidden, delay=delay)):
             own = -1 if exclude is None else int(exclude[i])
             excluded = own >= 0 and (barred is None or not barred[own])
             if not 0 < k <= left - excluded:

@@ -6,6 +6,7 @@ Axes: M passages, P passage tokens, K head dim; T vectors.
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from class_jax.common.batching import length_batches, power_of_two
 from class_jax.common.files import file_entry, remove_leftovers, replacing
 from class_jax.common.work import RECORDS, WorkFolder, refuse_other
 from class_jax.corpus.store import TokenStore
-from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed import SINGLE_PROCESS, ProcessGroup
 from class_jax.distributed.agreement import refuse_differences
 from class_jax.errors import InputError, nearest
 from class_jax.models.encode import PASSAGE_BUCKETS, DualEncoder, Params, embed_passages, padded_batch
@@ -27,7 +28,7 @@ from class_jax.retrieval.vectors import DTYPES, VectorStore
 
 _LENGTHS = "lengths.bin"
 _REMEDY = "give another folder, or delete this one"
-# Batches whose vectors may be on the way from the device while the next ones are computed.
+# Batches whose vectors may be in transfer from the device while the next ones are computed.
 _IN_FLIGHT = 2
 
 
@@ -63,12 +64,13 @@ def embed_corpus(
     model: str,
     settings: EmbedSettings | None = None,
     progress: bool | None = None,
-    hosts: Hosts = ALONE,
+    hosts: ProcessGroup = SINGLE_PROCESS,
 ) -> VectorStore:
     """Embeds every passage of a token store, resuming what an interrupted run left in `folder`.
 
-    Passages of like length are encoded together. A batch lies over all devices of a host; hosts take parts in turn
-    (`class_jax.distributed.start.join_hosts` first, and a folder that all of them see), and host 0 writes the manifest.
+    Passages of like length are encoded together. A batch is sharded over all devices of a host; hosts take parts in
+    turn (`class_jax.distributed.start.join_process_group` first, and a folder that all of them see), and host 0 writes
+    the manifest.
 
     Args:
       encoder: the model's retriever.
@@ -123,7 +125,7 @@ def embed_corpus(
             if part not in done:
 
                 def make(part: int = part) -> dict[str, int]:
-                    vectors = _embed_part(encoder, held, store, part, settings, sharding, bar)
+                    vectors = _embed_part(encoder, held, store, part, settings, sharding, bar.update)
                     return _write_part(folder, part, vectors, settings.dtype)
 
                 work.run(_name(part), make, inputs=plan, outputs=_files_of(part, settings.dtype))
@@ -170,7 +172,7 @@ def _embed_part(
     part: int,
     settings: EmbedSettings,
     sharding: NamedSharding,
-    bar: tqdm,
+    update: Callable[[int], None],
 ) -> np.ndarray:
     """Returns the vectors of one part's passages, [T, K] float32 in the order of the store."""
     first, stop = _rows_of(part, store, settings)
@@ -192,7 +194,7 @@ def _embed_part(
             mask = mask[: len(members)]
             within = np.broadcast_to(np.arange(mask.shape[1]), mask.shape)[mask]
             whole[np.repeat(offsets[members], mask.sum(1)) + within] = vectors[: len(members)][mask]
-        bar.update(len(members))
+        update(len(members))
 
     for members, length in length_batches(lengths, batch, settings.buckets):
         ids, counts, _ = padded_batch(store, first + members, batch, length)

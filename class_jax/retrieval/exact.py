@@ -36,7 +36,7 @@ _CHUNK_BYTES = 256 * 2**20
 _CHUNK_BYTES_CPU = 8 * 2**20
 # Work of one call: about a millisecond on an accelerator, so that training steps pass in between.
 _CALL_FLOPS = 2e11
-# Passage batches that may be under way on the device at once.
+# Passage batches dispatched to the device before the oldest is waited for.
 _IN_FLIGHT = 2
 # Questions embedded at once, and scored in one call at most.
 _EMBED_QUESTIONS = 256
@@ -56,7 +56,7 @@ def exact_search(
     encoder: DualEncoder,
     params: Params,
     store: Tokens,
-    questions: Sequence[np.ndarray],
+    questions: Sequence[np.ndarray] | Vectors,
     k: int,
     *,
     batch_passages: int = 512,
@@ -76,7 +76,7 @@ def exact_search(
       encoder: the model's retriever; its compiled programs are kept for later calls with the same encoder.
       params: its parameters.
       store: the token store.
-      questions: B token arrays without padding.
+      questions: B token arrays without padding; or their vectors on the host, as `encode_questions` returns them.
       k: passages per question.
       batch_passages: passages embedded at once.
       batch_questions: questions scored at once against them; None chooses from the shapes.
@@ -84,7 +84,7 @@ def exact_search(
       question_buckets: padded question lengths.
       allowed: [passages] bool, which rows may be retrieved; None allows all.
       exclude: [B] int, a row that is never returned for the question (its own passage), -1 for none.
-      sharding: how a passage batch's leading axis lies over devices; None leaves it to JAX.
+      sharding: of a passage batch's leading axis over devices; None leaves it to JAX.
       fill: whether lists that are short of k passages are filled with row -1 and score -inf, instead of refused.
       progress: True shows a bar, False hides it, None shows it on a terminal.
       report: called with (passages done, passages in all) after each batch; may raise to stop the search.
@@ -97,13 +97,14 @@ def exact_search(
         wrong shape, or the model's scores are not finite.
     """
     rows = allowed_rows(store, allowed)
-    exclude = checked_exclude(exclude, len(questions))
+    count = len(questions.vectors if isinstance(questions, Vectors) else questions)
+    exclude = checked_exclude(exclude, count)
     if not fill:
         check_enough(rows, k, exclude)
     if store.num_passages >= _NO_ROW:
         raise InputError(f"{store.num_passages} passages do not fit 32-bit rows", remedy="split the corpus")
-    if not len(questions) or not len(rows):
-        shape = len(questions), k
+    if not count or not len(rows):
+        shape = count, k
         return np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
     batch = min(batch_passages, power_of_two(len(rows)))
     if sharding is not None:
@@ -114,7 +115,7 @@ def exact_search(
         encoder, params, questions, exclude, question_buckets, passage_tokens, batch, batch_questions
     )
     best = [_empty(group, k) for group in groups]
-    under_way, done = [], 0
+    dispatched, done = [], 0
     with tqdm(
         total=len(rows), unit="passage", desc="search", disable=None if progress is None else not progress
     ) as bar:
@@ -127,15 +128,15 @@ def exact_search(
                 _merge(encoder, group.questions, group.exclude, passages, at, old)
                 for group, old in zip(groups, best, strict=True)
             ]
-            # Waiting for an earlier batch bounds memory and lets other users of the device in.
-            under_way.append(best[-1])
-            if len(under_way) > _IN_FLIGHT:
-                jax.block_until_ready(under_way.pop(0))
+            # Waiting for an earlier batch bounds memory, and lets training steps onto the device.
+            dispatched.append(best[-1])
+            if len(dispatched) > _IN_FLIGHT:
+                jax.block_until_ready(dispatched.pop(0))
             done += len(members)
             bar.update(len(members))
             if report is not None:
                 report(done, len(rows))
-    return _collect(groups, best, len(questions), k, fill)
+    return _collect(groups, best, count, k, fill)
 
 
 def checked_exclude(exclude: np.ndarray | None, count: int) -> np.ndarray:
@@ -153,7 +154,7 @@ def checked_exclude(exclude: np.ndarray | None, count: int) -> np.ndarray:
 def _question_groups(
     encoder: DualEncoder,
     params: Params,
-    questions: Sequence[np.ndarray],
+    questions: Sequence[np.ndarray] | Vectors,
     exclude: np.ndarray,
     buckets: Sequence[int],
     passage_tokens: int,
@@ -161,16 +162,20 @@ def _question_groups(
     chunk: int | None,
 ) -> list[_Group]:
     """Embeds the questions and lays them out as groups whose scoring is bounded in memory (C) and time (G * C)."""
-    lengths = question_lengths(questions)
-    longest = int(bucket_lengths(lengths, buckets).max())
-    spec = jax.ShapeDtypeStruct((1, longest), np.int32), jax.ShapeDtypeStruct((1,), np.int32)
-    width = jax.eval_shape(functools.partial(embed_questions, encoder), params, *spec).vectors.shape[-1]
+    if isinstance(questions, Vectors):
+        width, longest = questions.vectors.shape[-1], questions.mask.shape[1]
+        lengths, buckets = np.full(len(questions.vectors), longest), (longest,)
+    else:
+        lengths = question_lengths(questions)
+        longest = int(bucket_lengths(lengths, buckets).max())
+        spec = jax.ShapeDtypeStruct((1, longest), np.int32), jax.ShapeDtypeStruct((1,), np.int32)
+        width = jax.eval_shape(functools.partial(embed_questions, encoder), params, *spec).vectors.shape[-1]
     pairs = passages if encoder.kind == "dense" else longest * passage_tokens
     held = _CHUNK_BYTES_CPU if jax.default_backend() == "cpu" else _CHUNK_BYTES
     chunk = chunk or _floor_power(held / (4 * pairs))
     per_call = chunk * _floor_power(_CALL_FLOPS / (2 * pairs * width * chunk))
     return [
-        _group(encoder, params, [questions[i] for i in members], members, exclude[members], length, chunk)
+        _group(encoder, params, questions, members, exclude[members], length, chunk)
         for members, length in length_batches(lengths, min(per_call, max(_MAX_GROUP, chunk)), buckets)
     ]
 
@@ -178,7 +183,7 @@ def _question_groups(
 def _group(
     encoder: DualEncoder,
     params: Params,
-    questions: Sequence[np.ndarray],
+    questions: Sequence[np.ndarray] | Vectors,
     members: np.ndarray,
     exclude: np.ndarray,
     length: int,
@@ -188,18 +193,27 @@ def _group(
     chunk = min(chunk, power_of_two(len(members)))
     chunks = power_of_two(-(-len(members) // chunk))
     size = chunk * chunks
+    if isinstance(questions, Vectors):
+        at = members[np.minimum(np.arange(size), len(members) - 1)]
+        vectors = Vectors(questions.vectors[at], questions.mask[at])
+        if encoder.kind == "dense":
+            vectors = Vectors(vectors.vectors, np.ones(size, bool))
+    else:
+        vectors = _embedded(encoder, params, [questions[i] for i in members], size, length)
+    own = np.full(size, -1, np.int32)
+    own[: len(members)] = exclude
+    vectors = jax.tree.map(lambda x: x.reshape(chunks, chunk, *x.shape[1:]), vectors)
+    return _Group(members, vectors, jnp.asarray(own.reshape(chunks, chunk)))
+
+
+def _embedded(encoder: DualEncoder, params: Params, questions: Sequence[np.ndarray], size: int, length: int) -> Vectors:
+    """Vectors of questions, and of fillers up to `size`, on the device."""
     at_once = min(size, _EMBED_QUESTIONS)
     parts = []
     for start in range(0, size, at_once):
         some = questions[start : start + at_once] or questions[:1]
-        parts.append(embed_questions(encoder, params, *padded_questions(some, at_once, length)))
-    vectors = jax.tree.map(
-        lambda *x: jnp.concatenate(x)[:size].reshape(chunks, chunk, *x[0].shape[1:]),
-        *[_maskless(p, encoder) for p in parts],
-    )
-    own = np.full(size, -1, np.int32)
-    own[: len(members)] = exclude
-    return _Group(members, vectors, jnp.asarray(own.reshape(chunks, chunk)))
+        parts.append(_maskless(embed_questions(encoder, params, *padded_questions(some, at_once, length)), encoder))
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:size], *parts)
 
 
 def _maskless(vectors: Vectors, encoder: DualEncoder) -> Vectors:
@@ -212,9 +226,10 @@ def _floor_power(n: float) -> int:
     return 1 << max(int(n).bit_length() - 1, 0)
 
 
-def _empty(group: _Group, k: int) -> tuple[jax.Array, jax.Array]:
+def _empty(group: _Group, k: int) -> tuple[np.ndarray, np.ndarray]:
     shape = (*group.exclude.shape, k)
-    return jnp.full(shape, -jnp.inf, jnp.float32), jnp.full(shape, _NO_ROW, jnp.int32)
+    # Of NumPy: JAX would compile a program for each.
+    return np.full(shape, -np.inf, np.float32), np.full(shape, _NO_ROW, np.int32)
 
 
 @functools.partial(jax.jit, static_argnames="encoder")

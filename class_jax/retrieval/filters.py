@@ -15,40 +15,40 @@ OWN_LANGUAGE = "question"
 Found = tuple[np.ndarray, np.ndarray]
 
 
-class SearchSpaces(NamedTuple):
-    """Several sets of passages, and which of them each question searches.
+class SearchFilters(NamedTuple):
+    """Several filters of passages, and which of them each question searches with.
 
     Attributes:
-      masks: for each set, which of the M passages are in it, [M] bool.
-      of: [B] int, the place in `masks` of each question's set.
+      masks: for each filter, which of the M passages it lets through, [M] bool.
+      of: [B] int, the place in `masks` of each question's filter.
     """
 
     masks: tuple[np.ndarray, ...]
     of: np.ndarray
 
     def search(self, rows: np.ndarray, search: Callable[[np.ndarray, np.ndarray], Found]) -> Found:
-        """Searches for some questions, set by set.
+        """Searches for some questions, filter by filter.
 
         Args:
           rows: [n] question rows.
-          search: from question rows [m] of one set and its mask [M] to passage rows and scores, each [m, k].
+          search: from question rows [m] of one filter and its mask [M] to passage rows and scores, each [m, k].
 
         Returns:
           Passage rows and scores, each [n, k], in the order of `rows`.
         """
-        parts = [(places, search(rows[places], mask)) for places, mask in self._parts(rows)]
+        parts = [(places, search(rows[places], mask)) for places, mask in self._by_filter(rows)]
         order = np.argsort(np.concatenate([places for places, _ in parts]))
         return tuple(np.concatenate([found[i] for _, found in parts])[order] for i in range(2))
 
-    def _parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _by_filter(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for number, mask in enumerate(self.masks):
             places = np.flatnonzero(self.of[rows] == number)
             if places.size:
                 yield places, mask
 
 
-Allowed = np.ndarray | SearchSpaces | None
-"""A set that all questions search ([M] bool), several sets, or None for all passages."""
+Allowed = np.ndarray | SearchFilters | None
+"""A filter of all questions ([M] bool), several filters, or None for all passages."""
 
 
 def in_languages(
@@ -58,11 +58,11 @@ def in_languages(
 
     Args:
       languages: language of each passage, [M], or None where not known.
-      wanted: languages; `OWN_LANGUAGE` stands for each question's own. None for all.
+      wanted: languages; `OWN_LANGUAGE` means each question's own. None for all.
       question_languages: language of each question, [B].
 
     Returns:
-      What the questions may retrieve; the same set for all unless `OWN_LANGUAGE` is wanted.
+      What the questions may retrieve; the same filter for all unless `OWN_LANGUAGE` is wanted.
 
     Raises:
       InputError: if languages are wanted but the corpus's are not known, or no passage is in them.
@@ -75,7 +75,7 @@ def in_languages(
     if len(named) == len(wanted):
         return _mask(languages, named)
     asked, of = np.unique(np.asarray(question_languages), return_inverse=True)
-    return SearchSpaces(tuple(_mask(languages, [*named, str(code)]) for code in asked), of)
+    return SearchFilters(tuple(_mask(languages, [*named, str(code)]) for code in asked), of)
 
 
 def _mask(languages: np.ndarray, wanted: Sequence[str]) -> np.ndarray:

@@ -227,7 +227,7 @@ def read_deleted(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> np.n
 def delete_rows(
     folder: str | os.PathLike, manifest: Mapping[str, Any], rows: np.ndarray
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Takes passages out of every later search of an index; what is stored of them stays until it is built anew.
+    """Takes passages out of every later search of an index; their data stay until the index is built again.
 
     Args:
       folder: of the index.

@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Search of a corpus in parts, one for each host: which passages are in a part, and how parts' results become one.
+"""Search of a corpus in shards, one for each host: the mask of a shard, and the merging of the shards' results.
 
-Axes: B questions, M passages, H parts, k passages of a question's list.
+Axes: B questions, M passages, k passages of a question's list.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ import numpy as np
 NO_ROW = -1
 
 
-def part_of(allowed: np.ndarray | None, passages: int, index: int, count: int) -> np.ndarray:
-    """Returns the part of the allowed passages that host `index` of `count` searches, as a mask [M] bool.
+def shard_mask(allowed: np.ndarray | None, passages: int, index: int, count: int) -> np.ndarray:
+    """Returns the mask [M] bool of the allowed passages that host `index` of `count` searches.
 
-    Parts are neighbours in the store and have equally many of the allowed passages, or one more.
+    Each shard is a range of the store; shards have equally many allowed passages, or one more.
     """
     rows = np.arange(passages) if allowed is None else np.flatnonzero(allowed)
     mask = np.zeros(passages, bool)
@@ -22,17 +22,17 @@ def part_of(allowed: np.ndarray | None, passages: int, index: int, count: int) -
     return mask
 
 
-def widened(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fills lists [B, n], n <= k, up to [B, k] with row -1 and score -inf: a small part has no more passages."""
+def pad_lists(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pads lists [B, n], n <= k, to [B, k] with row -1 and score -inf: a small shard may have fewer than k passages."""
     short = ((0, 0), (0, k - rows.shape[1]))
     return np.pad(rows, short, constant_values=NO_ROW), np.pad(scores, short, constant_values=-np.inf)
 
 
-def merged(parts: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Merges the lists of all parts into the k best passages of each question.
+def merge_shards(parts: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Merges the lists of all shards into the k best passages of each question.
 
     Args:
-      parts: of each, rows [B, n] and scores [B, n]; -1 and -inf stand for none.
+      parts: of each shard, rows [B, n] and scores [B, n]; -1 and -inf mean no passage.
       k: passages per question.
 
     Returns:

@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Stored vectors of a corpus, memory-mapped, and exact search over them: the yardstick of every other index.
 
-What lies in the folder (written by `class_jax.retrieval.embed`), beside the manifest:
+Files of the folder, which `class_jax.retrieval.embed` writes, beside the manifest:
 
 | file | per | holds |
 |---|---|---|
@@ -65,7 +65,7 @@ class VectorStore:
     """The vectors of every passage of a corpus. Open one with `VectorStore.open`.
 
     Attributes:
-      folder: where it lies.
+      folder: of the vectors.
       manifest: its manifest.
       retriever: "multi_vector" or "dense".
       width: K.
@@ -244,16 +244,16 @@ class ExactIndex:
         questions = _chunked(vectors, mask, chunk)
         shape = (*questions[1].shape[:2], k)
         best = jnp.full(shape, -jnp.inf, jnp.float32), jnp.full(shape, _NO_ROW, jnp.int32)
-        under_way = []
+        dispatched = []
         with tqdm(total=len(wanted), unit="passage", desc="exact search", disable=None if progress else True) as bar:
             for members, length in length_batches(lengths, batch, buckets):
                 at = np.full(batch, -1, np.int32)
                 at[: len(members)] = wanted[members]
                 best = _merge(*questions, *self.store.padded(wanted[members], length, batch), at, best)
                 # Waiting for an earlier batch bounds the memory on the device.
-                under_way.append(best[0])
-                if len(under_way) > _IN_FLIGHT:
-                    jax.block_until_ready(under_way.pop(0))
+                dispatched.append(best[0])
+                if len(dispatched) > _IN_FLIGHT:
+                    jax.block_until_ready(dispatched.pop(0))
                 bar.update(len(members))
         found, at = (np.asarray(x).reshape(-1, k)[: len(vectors)] for x in best)
         if np.isposinf(found).any():

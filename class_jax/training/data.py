@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from class_jax.common.files import numbered_lines
-from class_jax.corpus.inputs import language_code
+from class_jax.corpus.passage_languages import languages_of_store
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
-from class_jax.distributed import ALONE, Hosts
+from class_jax.distributed import SINGLE_PROCESS, ProcessGroup
 from class_jax.errors import InputError
 from class_jax.models.config import ModelConfig
 from class_jax.questions.question import Question
@@ -75,7 +75,7 @@ class TrainingData(NamedTuple):
     allowed: Allowed
 
 
-def open_data(config: DataConfig, model: ModelConfig, hosts: Hosts = ALONE) -> TrainingData:
+def open_data(config: DataConfig, model: ModelConfig, hosts: ProcessGroup = SINGLE_PROCESS) -> TrainingData:
     """Opens (and builds, where missing) what `config` names. Of several hosts, host 0 builds.
 
     Raises:
@@ -89,7 +89,7 @@ def open_data(config: DataConfig, model: ModelConfig, hosts: Hosts = ALONE) -> T
         own = _read_own_passages(config.own_passages, store)
         rows = np.array([own.get(table.id(row), -1) for row in range(len(table))], np.int64)
         table = dataclasses.replace(table, own_passages=rows)
-    languages = None if config.passage_languages is None else read_passage_languages(config.passage_languages, store)
+    languages = None if config.passage_languages is None else languages_of_store(config.passage_languages, store)
     asked = np.array(table.languages)[table.language_codes]
     allowed = in_languages(languages, config.search_languages, asked)
     return TrainingData(vocabulary, store, table, languages, allowed)
@@ -127,25 +127,6 @@ def check_vocabulary(vocabulary: Vocabulary, model: ModelConfig) -> None:
             file=vocabulary.path,
             remedy=f"set ModelConfig.vocab_size to at least {vocabulary.size}, or use the model's own vocabulary",
         )
-
-
-def read_passage_languages(path: str | Path, store: TokenStore) -> np.ndarray:
-    """Reads TSV rows `id, language` into the language of each passage of the store, [M] unicode.
-
-    Raises:
-      InputError: for an unknown passage id or language, a row without two columns, or a passage without a language.
-    """
-    languages = np.full(store.num_passages, "", dtype="U8")
-    for line, text in numbered_lines(path):
-        row = text.split("\t")
-        if line == 1 and row[:2] == ["id", "language"]:
-            continue
-        if len(row) < 2:
-            raise InputError(f"{len(row)} columns instead of 2", file=path, line=line, remedy="id<TAB>language")
-        languages[_row(store, row[0], path, line)] = language_code(row[1], file=path, line=line)
-    if (missing := np.flatnonzero(languages == "")).size:
-        raise InputError(f"{missing.size} passages have no language", file=path, key=store.id(int(missing[0])))
-    return languages
 
 
 def _read_own_passages(path: str, store: TokenStore) -> dict[str, int]:

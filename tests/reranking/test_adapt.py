@@ -21,7 +21,7 @@ from class_jax.questions.readers import Question
 from class_jax.reranking import quality
 from class_jax.reranking.adapt import AdaptConfig, adapt, choose_pairs
 from class_jax.reranking.ranked import Candidate, RankedList, write_ranked
-from class_jax.reranking.score import Source, score_pairs
+from class_jax.reranking.score import SourcePassage, score_pairs
 from class_jax.reranking.scorers import MBartScorer, T5Scorer
 
 
@@ -77,7 +77,7 @@ def test_adaptation_does_what_its_objective_says(kind, objective, request):
 
     def scores(by):
         """[4, 4], the right passage first."""
-        sources = [Source(c.id, c.title, c.text, c.language) for p in pairs for c in (p.right, *p.wrong)]
+        sources = [SourcePassage(c.id, c.title, c.text, c.language) for p in pairs for c in (p.right, *p.wrong)]
         order = [(4 * b + n, b) for b in range(4) for n in range(4)]
         return score_pairs(by, sources, [(p.question, p.language) for p in pairs], order).scores.reshape(4, 4)
 
@@ -123,10 +123,10 @@ def test_perplexity_is_over_all_tokens_and_generation_over_each(kind, request):
     scorer = request.getfixturevalue(kind)
     corpus = tiny_run.passages()
     given = [
-        (Question(str(i), text, (), ("fi", "ar")[i % 2]), Source(p.id, p.title, p.text, "en"))
+        (Question(str(i), text, (), ("fi", "ar")[i % 2]), SourcePassage(p.id, p.title, p.text, "en"))
         for i, (text, p) in enumerate(zip(("joki", "tori myy", "mika joki virtaa"), corpus, strict=False))
     ]
-    table, generated = quality.question_quality(scorer, {"same": given, "cross": given[::-1]})
+    table, generated = quality.measure_quality(scorer, {"same": given, "cross": given[::-1]})
     rows = {row[0]: row for row in table.rows}
     assert rows["fi"][1] == 2 and rows["ar"][1] == 1 and rows["fi"][2] == pytest.approx(rows["fi"][3])
     fi = [given[0], given[2]]

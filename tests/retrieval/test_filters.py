@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from class_jax.errors import InputError
-from class_jax.retrieval.filters import OWN_LANGUAGE, SearchSpaces, in_languages
+from class_jax.retrieval.filters import OWN_LANGUAGE, SearchFilters, in_languages
+
+pytestmark = pytest.mark.core
 
 LANGUAGES = np.array(["en", "fi", "ru", "en", "fi", "ru"])
 ASKED = ["ru", "fi", "ru", "fi"]
@@ -37,7 +39,7 @@ def test_search_keeps_the_order_of_the_questions():
     assert calls == [[3], [0, 2]]  # one search for each language that is asked
     assert rows.tolist() == [[31, 34], [2, 5], [22, 25]]
     np.testing.assert_allclose(scores, [[1 / 4, 1], [2, 5], [2 / 3, 5 / 3]])
-    assert isinstance(spaces, SearchSpaces)
+    assert isinstance(spaces, SearchFilters)
 
 
 @pytest.mark.parametrize(

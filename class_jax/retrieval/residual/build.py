@@ -27,6 +27,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ _MANIFEST_BYTES = 2048
 # What a file of arrays takes beside them, about.
 _NPZ_BYTES = 2560
 _CAUTION = 0.998
-# Vectors that are looked at, at least, for everything but the centroids.
+# The least number of vectors that everything but the centroids is fitted to.
 _FITTED = 50_000
 
 
@@ -183,8 +184,8 @@ def grow(
       progress: as in `build_residual`.
 
     Returns:
-      The index, opened anew. Its manifest's `segments` tell the mean squared error of each: where that of the new ones
-      is far above the first ones', the centroids don't fit the new passages (drift): build anew.
+      The grown index, opened. Its manifest's `segments` hold the mean squared error of each: if that of the new ones is
+      far above that of the first ones, the centroids don't fit the new passages (drift): build the index again.
 
     Raises:
       InputError: if the vectors are of other weights, the corpus is not the index's with passages appended, or the
@@ -289,7 +290,7 @@ def write_segments(
             if found[name] is None:
 
                 def make(name: str = name, start: int = given["first"], stop: int = given["stop"]) -> dict[str, Any]:
-                    sections, error = _coded(vectors, codec, questions, start, stop, bar)
+                    sections, error = _coded(vectors, codec, questions, start, stop, bar.update)
                     places = _write_segment(work.path / f"{name}.bin", sections)
                     return {"sections": places, "first": start, "passages": stop - start, "error": error}
 
@@ -298,7 +299,12 @@ def write_segments(
 
 
 def _coded(
-    vectors: VectorStore, codec: Codec, questions: np.ndarray | None, start: int, stop: int, bar: tqdm
+    vectors: VectorStore,
+    codec: Codec,
+    questions: np.ndarray | None,
+    start: int,
+    stop: int,
+    update: Callable[[int], None],
 ) -> tuple[dict[str, np.ndarray], float]:
     """Codes the passages of one segment; returns its sections, and the mean squared error of a vector."""
     classes, centroids = len(codec.widths), len(codec.centroids)
@@ -316,7 +322,7 @@ def _coded(
         found = (coded.centroids.astype(np.uint32) << 16) | owner.astype(np.uint32)
         pairs.append(np.unique(found[coded.listed]))
         error, total = error + coded.error, total + len(found)
-        bar.update(last - first)
+        update(last - first)
     held = np.concatenate(counts).reshape(-1, classes)
     listed = np.sort(np.concatenate(pairs))  # blocks share no passage, so no pair comes twice
     starts = np.concatenate([np.zeros((1, classes), np.int64), np.cumsum(held, axis=0)])

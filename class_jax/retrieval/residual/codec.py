@@ -115,8 +115,8 @@ class Codec:
 
         Args:
           seen: vectors that the centroids are fitted to, [T', K] float32.
-          sample: vectors of passages drawn anew, [T, K] float32. All else is fitted to these: residuals of the vectors
-            that centroids have seen are smaller than those of the corpus.
+          sample: vectors of another draw of passages, [T, K] float32. All else is fitted to these: residuals of the
+            vectors that centroids were fitted to are smaller than those of the corpus.
           lengths: [M], how many of them each passage has.
           questions: tokens of sample questions, [S, K] float32; None where none are at hand.
           centroids: C.

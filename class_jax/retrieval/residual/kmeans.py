@@ -40,7 +40,7 @@ def kmeans(
 ) -> np.ndarray:
     """Returns centroids [C, K] float32 of vectors [T, K] (Lloyd's algorithm, begun at vectors drawn at random).
 
-    A centroid that loses all its vectors starts anew at one of those that are farthest from their own.
+    A centroid that loses all its vectors is moved to one of those that are farthest from their own.
     C is at most T.
     """
     generator = np.random.default_rng(seed)

@@ -32,7 +32,7 @@ class ResidualIndex(StoredIndex):
     Attributes:
       kind: "residual".
       retriever, model, corpus, num_passages: see `class_jax.retrieval.index.Index`.
-      folder: where it lies.
+      folder: of the index.
       manifest: its manifest.
       probes: centroids looked at for each question token.
       candidates: passages scored in full for each question; None: 20 times k, at least 1,000.

@@ -482,7 +482,7 @@ def _files(folder: Path) -> list[str]:
 
 @functools.cache
 def _import_scann() -> Any:
-    """Imports ScaNN, and TensorFlow before it, told to leave the accelerator alone."""
+    """Imports ScaNN, and TensorFlow before it, which is kept off the accelerator."""
     install = "pip install 'class-jax[retrieve]'"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:

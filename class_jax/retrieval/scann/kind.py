@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from class_jax.common.files import file_entry, replacing_folder
 from class_jax.errors import InputError
@@ -33,7 +34,7 @@ class ScannKind(StoredIndex):
     Attributes:
       kind: "scann".
       retriever, model, corpus, num_passages: see `class_jax.retrieval.index.Index`.
-      folder: where it lies.
+      folder: of the index.
       manifest: its manifest.
       neighbours: multi-vector: token vectors found for each question token in each shard.
       candidates: multi-vector: passages scored in full for each question; None: 4 times k, at least 256.
@@ -98,7 +99,12 @@ class ScannKind(StoredIndex):
 
 
 def build_scann(
-    vectors: VectorStore, folder: str | os.PathLike, *, k: int = 100, shard_vectors: int = SHARD_VECTORS
+    vectors: VectorStore,
+    folder: str | os.PathLike,
+    *,
+    k: int = 100,
+    shard_vectors: int = SHARD_VECTORS,
+    progress: bool | None = None,
 ) -> ScannKind:
     """Builds an index of stored vectors; it appears in `folder` whole or not at all.
 
@@ -107,6 +113,7 @@ def build_scann(
       folder: where the index goes; an older one there is replaced.
       k: hits that a search usually asks for.
       shard_vectors: vectors of one ScaNN index, at most `scann_index.MAX_VECTORS`.
+      progress: show a bar of the passages whose shards are built; None shows it on a terminal.
 
     Raises:
       InputError: if ScaNN is not installed, or the disk is full.
@@ -115,7 +122,11 @@ def build_scann(
     if not 0 < shard_vectors <= MAX_VECTORS:
         raise InputError(f"{shard_vectors} is not within 1 to {MAX_VECTORS}", key="shard_vectors")
     source, shards = vectors.manifest, []
-    with replacing_folder(folder) as aside:
+    hidden = None if progress is None else not progress
+    with (
+        replacing_folder(folder) as aside,
+        tqdm(total=vectors.num_passages, unit="passage", desc="index (scann)", disable=hidden) as bar,
+    ):
         first = 0
         while first < vectors.num_passages:
             fits = int(np.searchsorted(vectors.offsets, vectors.offsets[first] + shard_vectors, "right")) - 1
@@ -123,6 +134,7 @@ def build_scann(
             name = f"shards/{len(shards):03d}"
             _build_shard(vectors, first, stop, k).save(aside / name)
             shards.append(name)
+            bar.update(stop - first)
             first = stop
         names = sorted(p.relative_to(aside).as_posix() for p in aside.rglob("*") if p.is_file())
         write_manifest(
