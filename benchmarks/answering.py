@@ -47,14 +47,14 @@ def jax_side(folder, shape):
     """Returns a function of a seed that answers one batch: seconds of reading, of decoding, and tokens generated."""
     import jax
 
-    from class_jax.api import READ_BUCKETS, READ_QUESTION_BUCKETS
     from class_jax.checkpoints.pretrained import load_pretrained
     from class_jax.models import inference
+    from class_jax.models.answering import PASSAGE_BUCKETS, QUESTION_BUCKETS
 
     config, params, *_ = load_pretrained(folder)
     params = jax.device_put(params)
     read, decode = inference.reader(config), inference.decoder(config, shape["A"], shape["beams"])
-    Q, P = inference.round_up(shape["Q"], READ_QUESTION_BUCKETS), inference.round_up(shape["P"], READ_BUCKETS)
+    Q, P = inference.round_up(shape["Q"], QUESTION_BUCKETS), inference.round_up(shape["P"], PASSAGE_BUCKETS)
 
     def run(seed):
         questions, passages = batch_tokens(shape, seed)

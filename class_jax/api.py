@@ -16,38 +16,31 @@ import functools
 import hashlib
 import logging
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from class_jax.common.batching import bucket_lengths, length_batches, power_of_two
-from class_jax.corpus.inputs import PREFIXES, normalise_question, question_text
+from class_jax.checkpoints.configs import PAPER, TextConfig
+from class_jax.corpus.inputs import PREFIXES, language_code, normalise_question
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.models import inference
+from class_jax.models import answering, inference
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
-from class_jax.models.encode import Vectors, encode_questions
+from class_jax.models.encode import PASSAGE_BUCKETS, Vectors
+from class_jax.retrieval import explanation
 from class_jax.retrieval.exact import exact_search
 from class_jax.retrieval.index import Index, check_corpus, check_model, open_index
 
 _log = logging.getLogger(__name__)
 
-MAX_QUESTION_TOKENS = 50
-# Padded lengths when reading: finer than for retrieval, since all passages of a batch share them.
-READ_BUCKETS = (32, 64, 96, 128, 160, 200)
-READ_QUESTION_BUCKETS = (16, 24, 32, 40, 50)
-# Keys and values that the decoder may hold for one batch of questions, and questions of a batch at most.
-_MEMORY_BYTES = 16 * 2**30
-_MEMORY_BYTES_CPU = 2**30
-_MAX_BATCH = 16
+# A corpus of fewer passages is searched in one padded length: compiling for more takes longer than what they save.
+_SMALL_CORPUS = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +79,24 @@ class Answer:
     timings: dict[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class Explanation(explanation.Explanation):
+    """Why a passage was found for a question, token by token, and what the reader made of it.
+
+    Attributes:
+      passage, score, matches: the passage, its MaxSim score and each question token's part in it.
+      question: as given.
+      answer: the reader's, from the best passages.
+      rank: the passage's place among those, from 1; None if it is not among them.
+      attention: P_ca, the share of the reader's attention that it got (paper, section 3.2.2); None if it was not read.
+    """
+
+    question: str
+    answer: str
+    rank: int | None
+    attention: float | None
+
+
 class Retrieved(NamedTuple):
     """Passages found for B questions, best first.
 
@@ -94,12 +105,14 @@ class Retrieved(NamedTuple):
       scores: [B, N] float32.
       seconds: of the search, by question.
       tokens: of the questions, as they were searched for.
+      plan: the batches in which they were embedded and are to be read; None leaves that to `CLASS.read`.
     """
 
     rows: np.ndarray
     scores: np.ndarray
     seconds: float
     tokens: list[np.ndarray]
+    plan: answering.Plan | None = None
 
 
 class Searcher:
@@ -120,6 +133,11 @@ class Searcher:
         if index is not None:
             check_corpus(index, store.fingerprint)
         self.store, self.index, self.allow_other_weights = store, index, allow_other_weights
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """Tokens of the longest passage."""
+        return int(np.max(self.store.lengths, initial=1))
 
     @classmethod
     def open(
@@ -170,19 +188,42 @@ class CLASS:
       config: sizes and kind of retriever.
       params: its parameters, on the device.
       vocabulary: its vocabulary.
+      texts: how its texts are cut.
+
+    Args:
+      config, params, vocabulary, texts: as above.
+      clock: seconds from any start, for `Answer.timings`.
 
     Raises:
       InputError: if the vocabulary has more pieces than the model has embeddings.
+
+    Example:
+      >>> from class_jax import CLASS, Searcher
+      >>> model = CLASS.from_pretrained("runs/demo/stage2")
+      >>> corpus = Searcher.open("runs/demo/data/store", vocabulary=model.vocabulary)
+      >>> [found] = model.answer(["Which river flows through the town?"], corpus, passages=20, languages="en")
+      >>> found.answer, found.passages[0].title
+      >>> why = model.explain(found.question, corpus, found.passages[0].id, passages=20, language="en")
+      >>> [(match.question_token, match.passage_token, match.share) for match in why.matches]
     """
 
-    def __init__(self, config: ModelConfig, params: Params, vocabulary: Vocabulary):
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Params,
+        vocabulary: Vocabulary,
+        texts: TextConfig = PAPER,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         if vocabulary.pieces > config.vocab_size:
             raise InputError(
                 f"has {vocabulary.pieces} pieces, but the model embeds {config.vocab_size}: it is another model's",
                 file=vocabulary.path,
                 remedy="give the vocabulary that the model was trained with",
             )
-        self.config, self.params, self.vocabulary = config, jax.device_put(params), vocabulary
+        self.config, self.params, self.vocabulary, self.texts = config, jax.device_put(params), vocabulary, texts
+        self._clock = clock
 
     @classmethod
     def from_pretrained(
@@ -193,12 +234,16 @@ class CLASS:
         dtype: str | None = None,
         revision: str | None = None,
     ) -> "CLASS":
-        """Loads a model: a folder, a training run's folder, or a Hugging Face hub id.
+        """Loads a model: a folder, a training run's folder (finished or not), or a Hugging Face hub id.
+
+        A folder is read alone, with its `config.json`, vocabulary, weights and digests; no gin is parsed.
 
         Args:
-          folder_or_hub_id: what `save_pretrained`, `class-jax convert` or a training run wrote, or a hub id.
+          folder_or_hub_id: what `save_pretrained`, `class-jax convert` or a training run wrote, or a hub id. Of a run
+            the newest whole checkpoint counts.
           vocabulary: SentencePiece model, by path or hub id; None takes the one beside the weights.
-          dtype: type of the matrix products, "float32" or "bfloat16"; parameters stay float32.
+          dtype: type of the matrix products, "float32" or "bfloat16"; None takes that of the folder's `config.json`.
+            Parameters stay float32.
           revision: of the hub's repository.
 
         Raises:
@@ -206,54 +251,24 @@ class CLASS:
         """
         from class_jax.checkpoints.pretrained import load_pretrained
 
-        if (Path(folder_or_hub_id) / "config.gin").is_file():
-            return cls.from_run(folder_or_hub_id, vocabulary=vocabulary, dtype=dtype)
-        config, params, beside = load_pretrained(folder_or_hub_id, revision=revision)
+        config, params, beside, texts = load_pretrained(folder_or_hub_id, revision=revision)
         if vocabulary is None and beside is None:
             raise InputError(
                 "no vocabulary beside the weights",
                 file=folder_or_hub_id,
                 remedy="give the model's SentencePiece model (--vocabulary), by path or hub id",
             )
-        return cls(_with_dtype(config, dtype), params, _vocabulary(beside if vocabulary is None else vocabulary))
-
-    @classmethod
-    def from_run(
-        cls,
-        folder: str | os.PathLike,
-        *,
-        vocabulary: str | os.PathLike | Vocabulary | None = None,
-        dtype: str | None = None,
-    ) -> "CLASS":
-        """Loads the newest whole checkpoint of a training run, finished or not; arguments as in `from_pretrained`.
-
-        Raises:
-          InputError: if the folder is no run, has no whole checkpoint, or its vocabulary is missing.
-        """
-        from class_jax.configuration.gin_files import configured
-        from class_jax.training import weights
-        from class_jax.training.config import TrainConfig
-
-        settings = Path(folder) / "config.gin"
-        if not settings.is_file():
-            raise InputError("not a training run: it has no config.gin", file=folder, remedy="check the path")
-        run = configured(TrainConfig, [str(settings)], [])
-        opened = _vocabulary(run.data.vocabulary if vocabulary is None else vocabulary)
-        params = weights.load_params(str(folder), run.model, vocabulary=opened.fingerprint)
-        return cls(_with_dtype(run.model, dtype), params, opened)
+        return cls(_with_dtype(config, dtype), params, _vocabulary(beside if vocabulary is None else vocabulary), texts)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Writes weights, configuration and vocabulary to a folder, in the Hugging Face layout.
+        """Writes weights, configuration and vocabulary to a folder, in the Hugging Face layout, with digests.
 
         Raises:
-          InputError: if the disk refuses.
+          InputError: if the disk refuses, or the folder holds anything but a model.
         """
         from class_jax.checkpoints.pretrained import save_pretrained
 
-        with tempfile.TemporaryDirectory() as aside:
-            path = Path(aside) / "spiece.model"
-            path.write_bytes(self.vocabulary.model)
-            save_pretrained(folder, jax.device_get(self.params), self.config, vocabulary=path)
+        save_pretrained(folder, jax.device_get(self.params), self.config, self.vocabulary, texts=self.texts)
 
     @functools.cached_property
     def retriever_fingerprint(self) -> str:
@@ -269,12 +284,8 @@ class CLASS:
             digest.update(np.ascontiguousarray(np.asarray(leaf)).data)
         return digest.hexdigest()
 
-    @functools.cached_property
-    def _retriever(self) -> Params:
-        return inference.retriever_params(self.params)
-
     def tokenise(self, questions: Sequence[str], languages: str | Sequence[str] | None = None) -> list[np.ndarray]:
-        """Tokens of each question, int32 [<= 50].
+        """Tokens of each question, int32 [<= `texts.max_question_tokens`].
 
         Args:
           questions: their texts.
@@ -293,18 +304,19 @@ class CLASS:
         for i, (question, code) in enumerate(zip(questions, codes, strict=True)):
             if not question.strip():
                 raise InputError("the question is empty", key=f"question {i + 1}", remedy="ask something")
-            text = f"{PREFIXES[0]} {normalise_question(question)}" if code is None else question_text(question, code)
-            tokens = self.vocabulary.encode(text)
-            if len(tokens) > MAX_QUESTION_TOKENS:
+            is_english = code is not None and language_code(code) == "en"
+            text = normalise_question(question) if self.texts.normalise_questions and not is_english else question
+            tokens, limit = self.vocabulary.encode(f"{PREFIXES[0]} {text}"), self.texts.max_question_tokens
+            if len(tokens) > limit:
                 shown = question if len(question) <= 60 else question[:60] + "..."
-                limit = MAX_QUESTION_TOKENS
                 _log.warning("question %d cut from %d to %d tokens: %s", i + 1, len(tokens), limit, shown)
-            found.append(np.asarray(tokens[:MAX_QUESTION_TOKENS], np.int32))
+            found.append(np.asarray(tokens[:limit], np.int32))
         return found
 
     def encode_questions(self, questions: Sequence[str], languages: str | Sequence[str] | None = None) -> Vectors:
         """Vectors of questions, on the host: [B, Q, K] and mask [B, Q], or dense [B, E]; raises as `tokenise` does."""
-        return self._embed(self.tokenise(questions, languages))
+        tokens = self.tokenise(questions, languages)
+        return self._embed(self._plan(tokens, passages=1, longest=1))
 
     def retrieve(
         self,
@@ -312,22 +324,27 @@ class CLASS:
         index: Searcher | TokenStore,
         passages: int = 100,
         languages: str | Sequence[str] | None = None,
+        *,
+        batch: int | None = None,
     ) -> Retrieved:
         """Finds the best passages of each question; arguments and errors as in `answer`."""
         _positive("passages", passages)
         tokens, corpus = self.tokenise(questions, languages), _searcher(index)
         corpus.check(self)
-        k, begun = min(passages, corpus.store.num_passages), time.perf_counter()
+        k, begun = min(passages, corpus.store.num_passages), self._clock()
         if not tokens:
             return Retrieved(np.empty((0, k), np.int64), np.empty((0, k), np.float32), 0.0, [])
+        plan = self._plan(tokens, k, corpus.longest, batch)
+        vectors = self._embed(plan)
         if corpus.index is None:
+            is_small = corpus.store.num_passages < _SMALL_CORPUS
+            buckets = (plan.passage_tokens,) if is_small else PASSAGE_BUCKETS
             encoder = inference.encoder(self.config)
-            rows, scores = exact_search(encoder, self._retriever, corpus.store, tokens, k)
+            rows, scores = exact_search(encoder, self.params, corpus.store, vectors, k, buckets=buckets)
         else:
-            vectors, mask = self._embed(tokens)
-            mask = mask if self.config.retriever == "multi_vector" else None
-            rows, scores = corpus.index.search(vectors, mask, k)
-        return Retrieved(rows, scores, (time.perf_counter() - begun) / len(tokens), tokens)
+            mask = vectors.mask if self.config.retriever == "multi_vector" else None
+            rows, scores = corpus.index.search(vectors.vectors, mask, k)
+        return Retrieved(rows, scores, (self._clock() - begun) / len(tokens), tokens, plan)
 
     def answer(
         self,
@@ -337,7 +354,7 @@ class CLASS:
         languages: str | Sequence[str] | None = None,
         *,
         beams: int = 1,
-        max_answer_tokens: int = 50,
+        max_answer_tokens: int | None = None,
         batch: int | None = None,
         progress: bool | None = None,
     ) -> list[Answer]:
@@ -349,7 +366,7 @@ class CLASS:
           passages: N, read for each question; all of a corpus that has fewer.
           languages: code of each question, or one for all; see `tokenise`.
           beams: 1 decodes greedily, as in the paper; more search with that many beams.
-          max_answer_tokens: A.
+          max_answer_tokens: A; None takes the model's own (50 in the paper).
           batch: questions read at once; None chooses by the memory that they take.
           progress: True shows a bar, False hides it, None shows it on a terminal.
 
@@ -361,9 +378,8 @@ class CLASS:
             store with another vocabulary, or numbers below 1.
         """
         corpus = _searcher(index)
-        found = self.retrieve(questions, corpus, passages, languages)
-        settings = {"beams": beams, "max_answer_tokens": max_answer_tokens, "batch": batch}
-        reading = self.read(questions, found, corpus.store, **settings)
+        found = self.retrieve(questions, corpus, passages, languages, batch=batch)
+        reading = self.read(questions, found, corpus.store, beams=beams, max_answer_tokens=max_answer_tokens)
         disable = None if progress is None else not progress
         answers: list[Answer | None] = [None] * len(questions)
         with tqdm(total=len(questions), unit="question", desc="answer", disable=disable) as bar:
@@ -379,60 +395,75 @@ class CLASS:
         store: TokenStore,
         *,
         beams: int = 1,
-        max_answer_tokens: int = 50,
+        max_answer_tokens: int | None = None,
         batch: int | None = None,
     ) -> Iterator[tuple[int, Answer]]:
-        """Answers from passages already found: yields (position, answer) by batches of like length; see `answer`."""
+        """Answers from passages already found: yields (position, answer) by batches of like length; see `answer`.
+
+        The batches are those of `found.plan`, unless there is none or `batch` is given.
+        """
         _positive("beams", beams)
-        _positive("max_answer_tokens", max_answer_tokens)
+        max_tokens = self.texts.max_answer_tokens if max_answer_tokens is None else max_answer_tokens
+        _positive("max_answer_tokens", max_tokens)
         if not found.tokens:
             return
-        if not (found.rows >= 0).any(axis=1).all():
-            lost = int(np.argmin((found.rows >= 0).any(axis=1)))
-            raise InputError("the index found no passage", key=f"question {lost + 1}", remedy="build the index again")
-        longest = np.where(found.rows >= 0, store.lengths[np.maximum(found.rows, 0)], 0).max(axis=1)
-        batch = self._batch(batch, found.rows.shape[1], int(longest.max()), len(questions))
-        run_reader = inference.reader(self.config)
-        run_decoder = inference.decoder(self.config, max_answer_tokens, beams)
-        for members, P in length_batches(longest, batch, READ_BUCKETS):
-            arrays = _padded(found.tokens, found.rows, store, members, batch, P)
-            begun = time.perf_counter()
-            memory = jax.block_until_ready(run_reader(self.params, *arrays))
-            read = time.perf_counter()
-            answers = jax.device_get(run_decoder(self.params, memory))
-            del memory  # or the next batch's would lie beside it
-            done, share = time.perf_counter(), len(members)
-            seconds = {"retrieve": found.seconds, "read": (read - begun) / share, "decode": (done - read) / share}
-            for place, i in enumerate(members.tolist()):
-                text = self.vocabulary.decode(answers.ids[place, : answers.lengths[place]])
-                shown = _passages(store, found.rows[i], found.scores[i], answers.passage_attention[place])
-                yield i, Answer(questions[i], text, float(answers.log_probabilities[place]), shown, dict(seconds))
+        has_any = (found.rows >= 0).any(axis=1)
+        if not has_any.all():
+            key = f"question {int(np.argmin(has_any)) + 1}"
+            raise InputError("the index found no passage", key=key, remedy="build the index again")
+        plan = found.plan
+        if plan is None or batch is not None:
+            longest = int(np.max(store.lengths[np.maximum(found.rows, 0)]))
+            plan = self._plan(found.tokens, found.rows.shape[1], longest, batch)
+        settings = {"max_tokens": max_tokens, "beams": beams, "clock": self._clock}
+        for reading in answering.read(self.config, self.params, plan, found.rows, store, **settings):
+            share = len(reading.members)
+            seconds = {"read": reading.read_seconds / share, "decode": reading.decode_seconds / share}
+            for place, i in enumerate(reading.members.tolist()):
+                text = self.vocabulary.decode(reading.ids[place, : reading.lengths[place]])
+                shown = _passages(store, found.rows[i], found.scores[i], reading.passage_attention[place])
+                timings = {"retrieve": found.seconds} | seconds
+                yield i, Answer(questions[i], text, float(reading.log_probabilities[place]), shown, timings)
 
-    def _embed(self, tokens: Sequence[np.ndarray]) -> Vectors:
-        return encode_questions(inference.encoder(self.config), self._retriever, tokens)
+    def explain(
+        self,
+        question: str,
+        index: Searcher | TokenStore,
+        passage: str | None = None,
+        *,
+        passages: int = 20,
+        language: str | None = None,
+    ) -> Explanation:
+        """Explains token by token why a passage was found, and what the reader made of it.
 
-    def _batch(self, batch: int | None, N: int, P: int, count: int) -> int:
-        """Questions at once: as asked, or as many as the decoder's keys and values leave room for."""
-        if batch is None:
-            config = self.config
-            width = config.num_decoder_layers * 2 * config.num_heads * config.d_kv
-            question = N * (P + MAX_QUESTION_TOKENS) * width * np.dtype(jax.numpy.dtype(config.dtype)).itemsize
-            held = _MEMORY_BYTES_CPU if jax.default_backend() == "cpu" else _MEMORY_BYTES
-            batch = max(1, min(_MAX_BATCH, held // question))
-        _positive("batch", batch)
-        return min(batch, power_of_two(count))
+        Args:
+          question: its text.
+          index: the corpus, as in `answer`.
+          passage: id of the passage; None takes the one that the reader attended to most.
+          passages: N, how many are read beside each other.
+          language: code of the question.
 
+        Raises:
+          InputError: for an unknown passage, a dense retriever (it has no token matches); and see `answer`.
+        """
+        corpus = _searcher(index)
+        if passage is not None:
+            corpus.store.row(passage)  # refuses an unknown one before anything is computed
+        [answer] = self.answer([question], corpus, passages, language, progress=False)
+        read = {p.id: (rank, p.attention) for rank, p in enumerate(answer.passages, start=1)}
+        if passage is None:
+            passage = max(answer.passages, key=lambda p: p.attention).id
+        found = explanation.explain_passage(self, corpus.store, question, passage, language)
+        rank, attention = read.get(passage, (None, None))
+        return Explanation(found.passage, found.score, found.matches, question, answer.answer, rank, attention)
 
-def _padded(
-    tokens: Sequence[np.ndarray], rows: np.ndarray, store: TokenStore, members: np.ndarray, batch: int, P: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What `inference.reader` takes, for one batch; a short one is filled up with its first question."""
-    taken = np.concatenate([members, np.repeat(members[:1], batch - len(members))])
-    Q = int(bucket_lengths(np.array([len(tokens[i]) for i in members]), READ_QUESTION_BUCKETS).max())
-    question_ids, question_lengths = inference.pad_rows([tokens[i] for i in taken], Q)
-    there = rows[taken] >= 0
-    passage_ids, passage_lengths = store.batch(np.maximum(rows[taken], 0), P)
-    return question_ids, question_lengths, passage_ids, np.where(there, passage_lengths, 0)
+    def _embed(self, plan: answering.Plan) -> Vectors:
+        return answering.embed(inference.encoder(self.config), self.params, plan)
+
+    def _plan(
+        self, tokens: Sequence[np.ndarray], passages: int, longest: int, batch: int | None = None
+    ) -> answering.Plan:
+        return answering.plan(tokens, self.config, passages, longest, rows=batch)
 
 
 def _passages(store: TokenStore, rows: np.ndarray, scores: np.ndarray, attention: np.ndarray) -> list[ReadPassage]:

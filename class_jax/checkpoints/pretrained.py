@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from class_jax.checkpoints import huggingface, runs, weights
+from class_jax.checkpoints import huggingface
 from class_jax.checkpoints.configs import PAPER, TextConfig
 from class_jax.checkpoints.convert import ORBAX, Retriever, open_source, recognise
 from class_jax.checkpoints.hub import local_folder
@@ -70,6 +70,9 @@ def load_pretrained(
     """
     folder = local_folder(folder_or_hub_id, revision)
     if recognise(folder) == ORBAX and dtype is None and retriever is None:
+        # Orbax is imported for runs only: it takes as long as JAX.
+        from class_jax.checkpoints import runs, weights
+
         run = runs.open_run(folder)
         fingerprint = None if run.vocabulary is None else Vocabulary.load(run.vocabulary).fingerprint
         params = weights.load_params(str(folder), run.config, vocabulary=fingerprint)

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""A trained model at work: compiled functions that encode, retrieve and answer; used in training and after it."""
+"""Compiled functions of a trained model: encoding, reading, decoding; used in training and after it."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ def retriever_params(params: Params) -> Params:
 
     def select(whole: Any, part: Any) -> Any:
         if not isinstance(whole, dict):
-            return jnp.zeros((), whole.dtype) if part is None else part
+            return np.zeros((), whole.dtype) if part is None else part
         return {name: select(child, None if part is None else part.get(name)) for name, child in whole.items()}
 
     return select(params, kept)
@@ -110,12 +110,6 @@ def decoder(
     return decode
 
 
-def answerer(config: ModelConfig, max_tokens: int, beams: int = 1) -> Callable[..., generation.Answers]:
-    """Both halves of answering: `f(params, *batch)` with the batch of `reader`."""
-    read, decode = reader(config), decoder(config, max_tokens, beams)
-    return lambda params, *batch: decode(params, read(params, *batch))
-
-
 def _read(
     model: ClassModel,
     question_ids: jax.Array,
@@ -170,7 +164,8 @@ def retriever_fingerprint(params: Params, config: ModelConfig) -> str:
     Two models that differ only in what reads (upper layers, decoder) have the same: their indexes are interchangeable.
     """
     digest = hashlib.sha256(f"{config.retriever} {config.retriever_layer} {config.retriever_head}".encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(retriever_params(params)):
+    on_host = jax.tree.map(np.asarray, params)  # cut there: on a device each cut would be a program to compile
+    for path, leaf in jax.tree_util.tree_leaves_with_path(retriever_params(on_host)):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(np.asarray(leaf)).tobytes())
     return digest.hexdigest()

@@ -3,34 +3,33 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
+from class_jax.common.batching import bucket_lengths
 from class_jax.common.files import numbered_lines
 from class_jax.corpus import inputs
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
-from class_jax.distributed import ALONE, Hosts
-from class_jax.distributed.placing import all_hosts
+from class_jax.distributed import SINGLE_PROCESS, ProcessGroup
+from class_jax.distributed.placing import gather_from_hosts
 from class_jax.distributed.sharding import batch_sharding
 from class_jax.errors import InputError
 from class_jax.evaluation.passages import evaluate_passages
 from class_jax.evaluation.xor_full import evaluate_answers
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
-from class_jax.models import inference
+from class_jax.models import answering, inference
 from class_jax.models.class_model import Params
 from class_jax.models.config import ModelConfig
 from class_jax.models.encode import allowed_rows, check_enough
 from class_jax.questions.readers import Question
 from class_jax.retrieval.exact import exact_search
-from class_jax.retrieval.filters import Allowed, SearchSpaces, in_languages
-from class_jax.retrieval.shards import merged, part_of
-
-_QUESTION_BUCKETS = (16, 32, 50)
+from class_jax.retrieval.filters import Allowed, SearchFilters, in_languages
+from class_jax.retrieval.shards import merge_shards, shard_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class EvaluationConfig:
     """What is measured on held-out questions.
 
     Attributes:
-      questions: as a reader of `class_jax.questions.readers` yields them.
+      questions: as a reader of `class_jax.questions.readers` yields them; an iterator is read once and kept.
       gold: JSON lines `{"id", "passages": [ids], ...}`: passages that answer each question; gives R@k by passage id.
       gold_key: the entry of those lines to use.
       retrieve_languages: languages of the passages that R@k and R@n tokens search (("en",) as in XOR-Retrieve); None
@@ -68,6 +67,26 @@ class EvaluationConfig:
     max_answer_tokens: int = 50
     batch: int = 16
     max_questions: int | None = None
+
+    def __post_init__(self):
+        for key in ("questions", "recall_questions"):
+            object.__setattr__(self, key, _repeatable(getattr(self, key)))
+
+
+class _Kept:
+    """What an iterator yields, read when it is first asked for and kept: a configuration is used more than once."""
+
+    def __init__(self, source: Iterator[Question]):
+        self._source, self._items = source, None
+
+    def __iter__(self) -> Iterator[Question]:
+        if self._items is None:
+            self._items = tuple(self._source)
+        return iter(self._items)
+
+
+def _repeatable(questions: Iterable[Question] | None) -> Iterable[Question] | None:
+    return _Kept(questions) if isinstance(questions, Iterator) else questions
 
 
 class AnsweredQuestions(NamedTuple):
@@ -112,7 +131,7 @@ class Evaluator:
         store: TokenStore,
         languages: np.ndarray | None,
         *,
-        hosts: Hosts = ALONE,
+        hosts: ProcessGroup = SINGLE_PROCESS,
         local: Mesh | None = None,
     ):
         self.hosts, self.local = hosts, local
@@ -161,12 +180,12 @@ class Evaluator:
             if self.hosts.count == 1:
                 return exact_search(*given, allowed=mask, sharding=over, progress=False)
             check_enough(allowed_rows(self.store, mask), k)
-            part = part_of(mask, self.store.num_passages, self.hosts.index, self.hosts.count)
+            part = shard_mask(mask, self.store.num_passages, self.hosts.index, self.hosts.count)
             found = exact_search(*given, allowed=part, sharding=over, fill=True, progress=False)
-            return merged(all_hosts(self.hosts, "evaluation's passages", found), k)
+            return merge_shards(gather_from_hosts(self.hosts, "evaluation's passages", found), k)
 
         questions = np.arange(len(self.tokens))
-        return allowed.search(questions, within) if isinstance(allowed, SearchSpaces) else within(questions, allowed)
+        return allowed.search(questions, within) if isinstance(allowed, SearchFilters) else within(questions, allowed)
 
     def score_rows(self, rows: np.ndarray) -> dict[str, float]:
         """Retrieval scores of ranked passages [B, k]."""
@@ -187,27 +206,20 @@ class Evaluator:
         Where `asked` is given, only the questions of these numbers, and the result has only theirs.
         """
         asked = np.arange(len(self.questions)) if asked is None else asked
-        run = inference.answerer(self.model, self.config.max_answer_tokens)
-        count, size = len(asked), self.config.batch
-        Q = inference.round_up(max(len(tokens) for tokens in self.tokens), _QUESTION_BUCKETS)
-        P = int(-(-int(self.store.lengths[rows.ravel()].max()) // 32) * 32)
-        texts, log_probabilities, attention = [], [], []
-        for start in range(0, count, size):
-            # The last batch is filled up with its last question, so that one shape is compiled.
-            members = asked[np.minimum(np.arange(start, start + size), count - 1)]
-            question_ids, question_lengths = inference.pad_rows([self.tokens[i] for i in members], Q)
-            passage_ids, passage_lengths = self.store.batch(rows[members], length=P)
-            answers = run(params, question_ids, question_lengths, passage_ids, passage_lengths)
-            kept = min(size, count - start)
-            ids, lengths = np.asarray(answers.ids), np.asarray(answers.lengths)
-            texts += [self._text(ids[i, : lengths[i]]) for i in range(kept)]
-            log_probabilities.append(np.asarray(answers.log_probabilities)[:kept])
-            attention.append(np.asarray(answers.passage_attention)[:kept])
-        log_probability, attention = np.concatenate(log_probabilities), np.concatenate(attention)
-        return AnsweredQuestions(texts, log_probability, rows[asked], scores[asked], attention)
-
-    def _text(self, ids: np.ndarray) -> str:
-        return self.vocabulary.decode([int(i) for i in ids if i != self.vocabulary.eos_id])
+        tokens, rows, scores = [self.tokens[i] for i in asked], rows[asked], scores[asked]
+        # All batches have one shape: on a small run, compiling takes longer than reading.
+        longest = max(len(question) for question in self.tokens)
+        size = {"rows": self.config.batch, "question_buckets": bucket_lengths([longest], answering.QUESTION_BUCKETS)}
+        planned = answering.plan(tokens, self.model, rows.shape[1], int(self.store.lengths[rows.ravel()].max()), **size)
+        texts = [""] * len(asked)
+        log_probabilities, attention = np.empty(len(asked), np.float32), np.empty(rows.shape, np.float32)
+        settings = {"max_tokens": self.config.max_answer_tokens}
+        for found in answering.read(self.model, params, planned, rows, self.store, **settings):
+            log_probabilities[found.members] = found.log_probabilities
+            attention[found.members] = found.passage_attention
+            for i, ids, length in zip(found.members, found.ids, found.lengths, strict=True):
+                texts[i] = self.vocabulary.decode(ids[:length])
+        return AnsweredQuestions(texts, log_probabilities, rows, scores, attention)
 
     def _read_gold(self, path: str) -> list[set[int]]:
         gold = {}

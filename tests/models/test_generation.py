@@ -110,9 +110,8 @@ def test_answerer_is_encode_read_and_greedy(params):
     rng = np.random.default_rng(0)
     question_ids, question_lengths = inference.pad_rows([rng.integers(2, 24, n) for n in (4, 2)], 4)
     passage_ids, passage_lengths = inference.pad_rows([rng.integers(2, 24, n) for n in (6, 3, 1, 6)], 6)
-    actual = inference.answerer(CONFIG, A)(
-        params, question_ids, question_lengths, passage_ids.reshape(2, N, 6), passage_lengths.reshape(2, N)
-    )
+    batch = question_ids, question_lengths, passage_ids.reshape(2, N, 6), passage_lengths.reshape(2, N)
+    actual = inference.decoder(CONFIG, A)(params, inference.reader(CONFIG)(params, *batch))
 
     def one_question(question_ids, question_length, passage_ids, passage_lengths):
         model = merge(model_graph(CONFIG), params)
