@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 from rich.console import Console
+from short_demo import SHORT
 
 from class_jax.corpus.passages import Passage
 from class_jax.demo import jobs
@@ -16,16 +17,6 @@ from class_jax.demo.encyclopaedia import QUESTION_LANGUAGES
 from class_jax.demo.run import run_demo
 from class_jax.errors import InputError
 from class_jax.questions.readers import Question
-
-SHORT = [
-    "STEPS = 8",
-    "config.TrainConfig.evaluate_every = 8",
-    "config.TrainConfig.batch_size = 4",
-    "config.TrainConfig.tensorboard = False",
-    "config.CheckpointConfig.every = 4",
-    "evaluator.EvaluationConfig.max_questions = 21",
-    "evaluator.EvaluationConfig.max_answer_tokens = 3",
-]
 
 
 def short_run(folder, extra=SHORT):
