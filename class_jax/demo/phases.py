@@ -2,7 +2,6 @@
 """Phases of a long job: what is being done and for how long, and stop signals acknowledged at once."""
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -32,7 +31,6 @@ class Phases:
 
     def __init__(self, folder: Path, console: Console):
         self.folder, self.console, self._begun = folder, console, time.monotonic()
-        logging.basicConfig(level=logging.WARNING, format="%(levelname).1s %(name)s: %(message)s")
 
     def say(self, text: str) -> None:
         """Prints a line with the job's running time."""

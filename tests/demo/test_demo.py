@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The main job: whole in a few steps, and its bars at full length (slow)."""
+"""The main job: whole in a few steps, and what it must reach at full length (slow)."""
 
 import io
 import json
@@ -110,7 +110,7 @@ def test_questions_are_spread_over_each_language():
 
 
 @pytest.mark.slow
-def test_the_bars_at_full_length(tmp_path):
+def test_what_it_must_reach_at_full_length(tmp_path):
     run_demo(tmp_path / "demo", [], Console())
     table = json.loads((tmp_path / "demo" / "results.json").read_text(encoding="utf-8"))
     rows = {row["model"]: row for row in table["rows"]}
