@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from class_jax.checkpoints.configs import PAPER, TextConfig
+from class_jax.common.batching import bucket_lengths
 from class_jax.corpus.inputs import PREFIXES, language_code, normalise_question
 from class_jax.corpus.store import TokenStore
 from class_jax.corpus.vocabulary import Vocabulary
@@ -39,8 +40,9 @@ from class_jax.retrieval.index import Index, check_corpus, check_model, open_ind
 
 _log = logging.getLogger(__name__)
 
-# A corpus of fewer passages is searched in one padded length: compiling for more takes longer than what they save.
-_SMALL_CORPUS = 20_000
+# Without an index, a corpus of at most so many passages is embedded in one padded length, or in two: compiling for
+# more lengths takes longer than what they save.
+_ONE_LENGTH, _TWO_LENGTHS = 512, 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,8 +339,7 @@ class CLASS:
         plan = self._plan(tokens, k, corpus.longest, batch)
         vectors = self._embed(plan)
         if corpus.index is None:
-            is_small = corpus.store.num_passages < _SMALL_CORPUS
-            buckets = (plan.passage_tokens,) if is_small else PASSAGE_BUCKETS
+            buckets = _search_buckets(corpus.store.num_passages, plan.passage_tokens)
             encoder = inference.encoder(self.config)
             rows, scores = exact_search(encoder, self.params, corpus.store, vectors, k, buckets=buckets)
         else:
@@ -473,6 +474,14 @@ def _passages(store: TokenStore, rows: np.ndarray, scores: np.ndarray, attention
             passage = store.passage(row)
             found.append(ReadPassage(passage.id, passage.title, passage.text, score, share))
     return found
+
+
+def _search_buckets(passages: int, longest: int) -> Sequence[int]:
+    """Padded lengths in which a corpus is embedded for one search."""
+    if passages > _TWO_LENGTHS:
+        return PASSAGE_BUCKETS
+    half = int(bucket_lengths(np.array([longest // 2]), PASSAGE_BUCKETS)[0])
+    return (longest,) if passages <= _ONE_LENGTH else (half, longest)
 
 
 def _searcher(index: Searcher | TokenStore) -> Searcher:

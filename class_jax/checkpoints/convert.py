@@ -94,11 +94,13 @@ def recognise(folder: str | os.PathLike) -> str:
         raise InputError("no such folder", file=folder, remedy="check the path")
     weights = [tensor_files.SAFETENSORS, tensor_files.TORCH]
     weights += [name + tensor_files.INDEX_SUFFIX for name in weights]
-    from class_jax.checkpoints import runs, t5x
-
     found = [HF] if any((folder / name).is_file() for name in weights) else []
-    found += [T5X] if t5x.find_step(folder) is not None else []
-    found += [ORBAX] if runs.is_run(folder) else []
+    if any(folder.glob("checkpoint*")):
+        # Only then: Orbax and TensorStore take as long to import as JAX.
+        from class_jax.checkpoints import runs, t5x
+
+        found += [T5X] if t5x.find_step(folder) is not None else []
+        found += [ORBAX] if runs.is_run(folder) else []
     if len(found) > 1:
         raise InputError(f"holds weights in {len(found)} layouts ({', '.join(found)})", file=folder, remedy="part them")
     if found:
@@ -109,7 +111,7 @@ def recognise(folder: str | os.PathLike) -> str:
     if any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin")):
         raise InputError("half a checkpoint: shards without their index", file=folder, remedy="fetch the index too")
     if any(folder.glob("target.*/.zarray")):
-        raise InputError("half a checkpoint: its index is missing", file=folder / t5x.INDEX, remedy="fetch it too")
+        raise InputError("half a checkpoint: its index is missing", file=folder / "checkpoint", remedy="fetch it too")
     if (folder / "config.json").is_file():
         raise InputError("half a checkpoint: config.json without weights", file=folder, remedy=_KNOWN)
     raise InputError("holds no weights of a known layout", file=folder, remedy=_KNOWN)
@@ -134,8 +136,6 @@ def open_source(
       InputError: if the layout is unknown, a part is missing or damaged, or parameters are missing, unknown or wrongly
         shaped.
     """
-    from class_jax.checkpoints import runs, t5x
-
     path = Path(path)
     layout = recognise(path)
     folder = path.parent if path.is_file() else path
@@ -150,9 +150,13 @@ def open_source(
         config = read_config(config_file) if config is None else config
         tensors = tensor_files.read_tensors(path)
     elif layout == T5X:
+        from class_jax.checkpoints import t5x
+
         vocabulary, config_file = t5x.beside(folder, VOCABULARY_FILE), t5x.beside(folder, CONFIG_FILE)
         config, tensors = t5x.read_t5x(folder, config)
     else:
+        from class_jax.checkpoints import runs
+
         vocabulary = runs.vocabulary_of(folder)
         config, tensors = runs.read_run(folder, config)
     there = config_file is not None and config_file.is_file()

@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 from class_jax.checkpoints.chunks import read_chunks
 from class_jax.checkpoints.differences import differences
 from class_jax.checkpoints.digests import digest_arrays, first_damaged, is_intact
-from class_jax.checkpoints.leaves import LazyArray, abstract_leaves, at, nested, plain_leaves
+from class_jax.checkpoints.leaves import LazyArray, Path, abstract_leaves, at, nested, plain_leaves
 from class_jax.errors import InputError, nearest
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ FORMAT = 1
 CHUNK_BYTES = 8 << 20
 REMOVAL_SECONDS = 10.0  # how long a failed save's folder is removed again and again
 SETTLING_SECONDS = 0.2  # how long it must stay away
+_OLD_NAMES = {"optimiser": "optimizer"}  # parts of the state as version 0.2 and before named them
 COMMITTED = "commit_success.txt"  # Orbax writes it last in COMMIT_FILE mode: a folder without it is not whole.
 _COMMIT_FILE = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
 
@@ -330,7 +331,7 @@ class TrainCheckpoints:
     ) -> tuple[PyTree, dict[str, Any]]:
         document = self._document(step)
         wanted, key_types = abstract_leaves(target)
-        records = document["arrays"]
+        records, saved_path = _renamed(document["arrays"])
         problem = differences(
             {name: _kind(r["shape"], document["random_keys"].get(name, r["dtype"])) for name, r in records.items()},
             {
@@ -345,12 +346,12 @@ class TrainCheckpoints:
         if problem:
             raise InputError(problem, file=self._folder / str(step), remedy="use the configuration it was trained with")
         self._check_expected(step, document["host"], expect)  # later, since names and shapes say more than digests
-        item = nested(wanted)
+        item = nested({saved_path(path): leaf for path, leaf in wanted.items()})
         args = ocp.args.PyTreeRestore(
             item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=partial
         )
         restored = self._read(step, "arrays", ocp.PyTreeCheckpointHandler(), args)
-        arrays = {"/".join(path): at(restored, path) for path in wanted}
+        arrays = {"/".join(path): at(restored, saved_path(path)) for path in wanted}
         damaged = first_damaged(arrays, records)
         if damaged is not None:
             raise _DamagedError(f"array {damaged} is damaged (its bytes do not have the digest saved with them)")
@@ -479,6 +480,22 @@ class TrainCheckpoints:
                 file=self._folder / str(step),
                 remedy=f"free some space; {_saved_hint(self.steps())}",
             ) from error
+
+
+def _renamed(records: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[Path], Path]]:
+    """The records of a step by this version's names, and a function from those to the names that it was saved under."""
+    old = next((old for old in _OLD_NAMES if any(name.split("/")[0] == old for name in records)), None)
+    if old is None:
+        return dict(records), lambda path: path
+    new = _OLD_NAMES[old]
+
+    def to_new(name: str) -> str:
+        first, _, rest = name.partition("/")
+        return f"{new}/{rest}" if first == old else name
+
+    return {to_new(name): record for name, record in records.items()}, (
+        lambda path: (old, *path[1:]) if path[0] == new else path
+    )
 
 
 def _remove_for_good(folder: epath.Path) -> None:
