@@ -1,10 +1,10 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""How the answer is masked in the other language's question of a stage-1 pair: one rule for writer and reader."""
+"""Masks the answer in the other language's question of a stage-1 pair: one rule for writer and reader."""
 
 import re
 
 MASK = "_X_"
-"""What takes the place of the answer."""
+"""The token that replaces the answer."""
 LATIN_LANGUAGES = frozenset(
     (
         *("az", "ca", "cs", "cy", "da", "de", "en", "es", "et", "eu", "fi", "fr", "ga", "gl", "hr", "hu", "id", "is"),
@@ -18,9 +18,9 @@ LATIN_LANGUAGES = frozenset(
 def mask_other(text: str, answer: str, language: str) -> str:
     """Masks the answer in the other language's sentence: by string match if that language is in Latin script.
 
-    In other scripts the sentence stays as it is (paper, footnote 2). Where the answer begins or ends in a figure, the
-    match must not go on in figures: "19" is no part of "1945". Endings are cut off as in the paper's string match:
-    "Helsinki" is masked in "Helsinkiin". Masks that stand in the text already stay: masking twice changes nothing.
+    In other scripts the sentence is unchanged (paper, footnote 2). An answer that begins or ends with a digit must not
+    be part of a longer number: "19" does not match in "1945". Word endings are not considered, as in the paper's string
+    match: "Helsinki" is masked in "Helsinkiin". Masks already in the text are kept, so masking twice changes nothing.
     """
     if language not in LATIN_LANGUAGES:
         return text
@@ -28,7 +28,7 @@ def mask_other(text: str, answer: str, language: str) -> str:
 
 
 def occurrences(answer: str) -> re.Pattern[str]:
-    """Returns what finds an answer in a text: its string, unless figures go on before or after it."""
+    """Returns a pattern that finds an answer in a text, unless it is part of a longer number there."""
     before = r"(?<!\d)(?<!\d[.,])" if answer[:1].isdigit() else ""
     after = r"(?!\d)(?![.,]\d)" if answer[-1:].isdigit() else ""
     return re.compile(before + re.escape(answer) + after)

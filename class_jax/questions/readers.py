@@ -32,7 +32,7 @@ MKQA_LANGUAGES = (
 )
 """The languages of MKQA, as its files spell them."""
 KNOWN_LANGUAGES = frozenset(LANGUAGES)
-"""Every language code that a reader accepts unless told otherwise."""
+"""Every language code; the default of what a reader accepts."""
 
 MASKED = ("all", "latin")
 """Languages in whose stage-1 questions the answer is masked; see `read_parallel`."""

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Parts of data: some languages of a question file, a few questions drawn at random, a balance between languages."""
+"""Selections of questions: some languages, a random sample, several readers joined; sampling rates of languages."""
 
 import hashlib
 import math
@@ -34,13 +34,13 @@ def joined(*parts: Iterable[Question]) -> Iterator[Question]:
 def sample(
     questions: Iterable[Question], count: int, *, per_language: bool = False, seed: int = 0
 ) -> Iterator[Question]:
-    """A few questions at random: the same ones whatever their order, and among them those of a smaller sample.
+    """A random sample: it does not depend on the order of the questions, and it contains every smaller sample.
 
     Args:
       questions: to draw from.
       count: how many.
-      per_language: so many of each language, not in all.
-      seed: another one draws others.
+      per_language: whether `count` is of each language, not in all.
+      seed: of the sample.
 
     Yields:
       The questions drawn, in the order in which they are given.
