@@ -114,6 +114,6 @@ def test_the_command_asks_an_endpoint_and_asks_again_for_nothing(tmp_path):
             assert result.exit_code == 0 and "answered 2, cut 0, empty 0, failed 0" in result.output
         assert len(server.seen) == 2 and server.seen[0][1]["max_tokens"] == 64
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == {"a": "Pariisi", "b": "パリ"}
-    with pytest.raises(InputError, match="ids alone"):
+    with pytest.raises(InputError, match=r"run\.json: .*--corpus"):
         run.write_text("a Q0 p1 1 3.0 tag\n")
         CliRunner().invoke(app, command, catch_exceptions=False)

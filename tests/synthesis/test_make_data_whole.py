@@ -242,7 +242,7 @@ def test_a_spent_budget_stops_and_goes_on_from_there(made, tmp_path, monkeypatch
         )
         spent = run(config, made.dumps, work, "BUDGET = 20000.0")
         assert isinstance(spent.exception, InputError) and "is spent" in str(spent.exception)
-        assert "same command goes on from there" in spent.output and not (work / "stage2").exists()
+        assert "same command resumes from there" in spent.output and not (work / "stage2").exists()
         before = len(server.seen)
         assert 0 < before < 100
         done = run(config, made.dumps, work, "BUDGET = 1e9")
@@ -272,6 +272,6 @@ def test_an_endpoint_that_is_down_leaves_what_is_finished(made, tmp_path):
     )
     result = run(config, made.dumps, work)
     assert isinstance(result.exception, InputError) and str(port) in str(result.exception)
-    assert "same command goes on from there" in result.output and "examples" in result.output
+    assert "same command resumes from there" in result.output and "examples" in result.output
     assert not (work / "stage2").exists() and "stage2" not in read_json(work / "counts.json")
     assert (work / "anchors" / "stage.json").exists()
