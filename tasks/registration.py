@@ -54,7 +54,7 @@ class Mixture:
         seqio = import_seqio()
         from class_jax.tasks import examples
 
-        vocabulary_file = os.fspath(Vocabulary.load(vocabulary_path).path)
+        vocabulary_file = str(Vocabulary.load(vocabulary_path).path)
         counts = {split: collections.Counter(q.language for q in read) for split, read in self.splits.items()}
         languages = sorted(set().union(*counts.values()))
         if not languages:

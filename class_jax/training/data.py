@@ -98,7 +98,7 @@ def open_data(config: DataConfig, model: ModelConfig, hosts: ProcessGroup = SING
 def _question_table(config: DataConfig, vocabulary: Vocabulary) -> QuestionTable:
     questions, cut = config.questions, config.max_question_tokens
     if isinstance(questions, Mixture):
-        questions = questions.register(vocabulary.path, config.language_exponent)
+        questions = questions.register(config.vocabulary, config.language_exponent)
     if isinstance(questions, str):
         return QuestionTable.from_task(questions, max_question_tokens=cut)
     return QuestionTable.from_questions(_flat(questions), vocabulary, max_question_tokens=cut)
