@@ -53,10 +53,10 @@ def embed_real(arguments):
     from class_jax.corpus.inputs import encode_question
     from class_jax.corpus.store import TokenStore
     from class_jax.corpus.vocabulary import Vocabulary
-    from class_jax.demo.real import XQUAD_LANGUAGES, is_training
     from class_jax.models import inference
     from class_jax.models.encode import encode_questions
     from class_jax.questions.readers import read_xor, read_xquad
+    from class_jax.questions.real_pairs import XQUAD_LANGUAGES, is_training
     from class_jax.retrieval.embed import EmbedSettings, embed_corpus
 
     config, params, *_ = load_pretrained(arguments.model)

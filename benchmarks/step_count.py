@@ -103,8 +103,8 @@ def real_feed(data, folder, objective, batch, passages, vocabulary=None, seed=0,
     """
     from class_jax.corpus.store import TokenStore, build_store
     from class_jax.corpus.vocabulary import Vocabulary
-    from class_jax.demo import real
     from class_jax.questions.readers import read_xor
+    from class_jax.questions.real_pairs import training_pairs
     from class_jax.questions.table import QuestionTable
     from class_jax.refresh.lists import PassageLists
     from class_jax.training.feed import Feed, TeacherTexts
@@ -122,7 +122,7 @@ def real_feed(data, folder, objective, batch, passages, vocabulary=None, seed=0,
     if objective == "stage1":
         answers = [question.answers for question in questions]
         drawn = iter(rng.integers(len(answers), size=100_000))
-        questions = [dataclasses.replace(q, answers=answers[next(drawn)]) for q in real.training_pairs(data)]
+        questions = [dataclasses.replace(q, answers=answers[next(drawn)]) for q in training_pairs(data)]
     table = QuestionTable.from_questions(questions, opened)
     rows = np.stack([rng.permutation(store.num_passages)[:passages] for _ in range(len(table))])
     lists = PassageLists(rows, np.zeros(rows.shape, np.float32), 0, 0, store.fingerprint, table.fingerprint)
