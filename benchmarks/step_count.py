@@ -103,6 +103,7 @@ def real_feed(data, folder, objective, batch, passages, vocabulary=None, seed=0,
     """
     from class_jax.corpus.store import TokenStore, build_store
     from class_jax.corpus.vocabulary import Vocabulary
+    from class_jax.demo import real
     from class_jax.questions.readers import read_xor
     from class_jax.questions.real_pairs import training_pairs
     from class_jax.questions.table import QuestionTable
