@@ -18,7 +18,7 @@ from class_jax.corpus.mbart_vocabulary import MBartVocabulary
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.questions.readers import Question
-from class_jax.reranking import quality
+from class_jax.reranking import adaptation, quality
 from class_jax.reranking.adapt import AdaptConfig, adapt, choose_pairs
 from class_jax.reranking.ranked import Candidate, RankedList, write_ranked
 from class_jax.reranking.score import SourcePassage, score_pairs
@@ -153,14 +153,14 @@ def invoke(function, *arguments):
 
 
 def test_the_commands(folder, tmp_path, monkeypatch):
-    rerank = command._rerank
+    rerank = adaptation._rerank
 
-    def told(scorer, lists, right, out, name, *rest):
-        found = rerank(scorer, lists, right, out, name, *rest)
+    def chosen_scores(scorer, judged, out, name, *rest):
+        found = rerank(scorer, judged, out, name, *rest)
         found.values["MRR"] = np.full(len(found.ids), {"likelihood_4": 0.9, "contrastive_4": 0.2}.get(name, 0.95))
         return found
 
-    monkeypatch.setattr(command, "_rerank", told)  # random weights would rank all alike
+    monkeypatch.setattr(adaptation, "_rerank", chosen_scores)  # random weights would rank all alike
     lists, right = make_lists(8)
     write_ranked(tmp_path / "examples.json", lists[:4], "ctxs")
     write_ranked(tmp_path / "heldout.json", lists[4:], "ctxs")

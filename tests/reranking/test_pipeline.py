@@ -17,6 +17,7 @@ from class_jax.corpus.store import build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.questions.readers import Question
+from class_jax.reranking import run_pipeline
 from class_jax.reranking.pipeline import ListReader
 from class_jax.reranking.ranked import Candidate, RankedList
 
@@ -47,9 +48,9 @@ def run(folder, out, *arguments):
 def steps(result):
     """Names of the steps that were run."""
     assert result.exit_code == 0, result.exception
-    named = ("retrieve:", "rerank:", "read before:", "read after:", "evaluate:")
+    named = ("retrieve:", "rerank:", "read_before:", "read_after:", "evaluate:")
     lines = [line for line in result.output.splitlines() if line.startswith(named)]
-    return [line.split(":")[0] for line in lines if not line.endswith("(as it was)")]
+    return [line.split(":")[0] for line in lines if not line.endswith("(unchanged)")]
 
 
 def test_four_steps_each_done_once(folder, tmp_path):
@@ -57,10 +58,10 @@ def test_four_steps_each_done_once(folder, tmp_path):
     own = ("--store", folder / "store", "--questions", folder / "questions.jsonl", "--gold", folder / "three.jsonl")
     given = (*own, "--passages", 6, "--top", 4, "--both")
     first = run(folder, out, *given)
-    assert steps(first) == ["retrieve", "rerank", "read before", "read after", "evaluate"]
+    assert steps(first) == ["retrieve", "rerank", "read_before", "read_after", "evaluate"]
     for shown in ("Before and after re-ranking", "xor-full, answers: after", "numerical answers", "after minus before"):
         assert shown in first.output
-    before, after = (json.loads((out / name).read_text()) for name in (command.RETRIEVED, command.RERANKED))
+    before, after = (json.loads((out / name).read_text()) for name in (run_pipeline.RETRIEVED, run_pipeline.RERANKED))
     assert [len(one["ctxs"]) for one in before] == [6, 6, 6]
     assert [c["id"] for c in before[0]["ctxs"][4:]] == [c["id"] for c in after[0]["ctxs"][4:]]
     assert any([c["id"] for c in a["ctxs"]] != [c["id"] for c in b["ctxs"]] for a, b in zip(before, after, strict=True))
@@ -68,12 +69,12 @@ def test_four_steps_each_done_once(folder, tmp_path):
     assert json.loads((out / "report_after.json").read_text())["parts"].keys() == {"answers", "retrieval"}
     assert steps(run(folder, out, *given)) == []
     # What was changed is done again, and what rests on it: with all weight on the retriever the order is its own.
-    assert steps(run(folder, out, *given, "--weight", 1)) == ["rerank", "read after", "evaluate"]
-    assert [[c["id"] for c in one["ctxs"]] for one in json.loads((out / command.RERANKED).read_text())] == [
+    assert steps(run(folder, out, *given, "--weight", 1)) == ["rerank", "read_after", "evaluate"]
+    assert [[c["id"] for c in one["ctxs"]] for one in json.loads((out / run_pipeline.RERANKED).read_text())] == [
         [c["id"] for c in one["ctxs"]] for one in before
     ]
     (out / "predictions_after.json").unlink()
-    assert steps(run(folder, out, *given, "--weight", 1)) == ["read after"]
+    assert steps(run(folder, out, *given, "--weight", 1)) == ["read_after"]
 
 
 def test_lists_of_others_are_read(folder, tmp_path):
