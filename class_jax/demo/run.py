@@ -79,7 +79,7 @@ def make_demo_data(folder: Path, phases: Phases) -> Piece:
     work, dumps = WorkFolder(folder), folder / "dumps"
     files = {"DUMPS": dumps, "PHRASEBOOK": dumps / PHRASEBOOK}
     given = [f"{name} = {str(path)!r}" for name, path in files.items()]
-    sources = sorted(path for path in (Path(__file__).parent / "data").rglob("*") if path.is_file())
+    sources = [path for path in (Path(__file__).parent / "data").rglob("*") if path.suffix in (".tsv", ".json")]
     inputs = {
         "settings": gin_settings([_DATA_FILE], given, folder),
         "one country in": ONE_COUNTRY_IN,
