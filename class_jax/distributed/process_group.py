@@ -85,17 +85,17 @@ class ConnectedProcessGroup(ProcessGroup):
         bad_input = isinstance(error, InputError)
         if not bad_input and type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
             time.sleep(_IDLE_SECONDS + _PROBES * _PROBE_SECONDS)  # in that case the reading thread ends the process
-        said = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         if not bad_input:
-            said = f"{type(error).__name__}: {said}"
+            reason = f"{type(error).__name__}: {reason}"
         status = 2 if bad_input else 1
 
         def show() -> None:
             if not bad_input:
                 traceback.print_exception(error)
 
-        failed = ["failed", self.index, said, status]
-        self._end(said, status, failed, show)
+        failed = ["failed", self.index, reason, status]
+        self._end(reason, status, failed, show)
 
     def leave(self) -> None:
         """See `ProcessGroup.leave`."""
@@ -195,13 +195,13 @@ class ConnectedProcessGroup(ProcessGroup):
         del sender
         self._closed = True
 
-    def _on_failed(self, sender: int, host: int, said: str, status: int) -> None:
+    def _on_failed(self, sender: int, host: int, reason: str, status: int) -> None:
         """Ends this process, unless it is already ending with an error of its own."""
         del sender
         self._failing = True
         threading.Thread(
             target=self._end,
-            args=(said if status == LOST else f"host {host}: {said}", status, ["failed", host, said, status]),
+            args=(reason if status == LOST else f"host {host}: {reason}", status, ["failed", host, reason, status]),
             kwargs={"grace": 0.0 if status == LOST else _GRACE_SECONDS},
             daemon=True,
         ).start()
@@ -210,15 +210,15 @@ class ConnectedProcessGroup(ProcessGroup):
         with self._changed:
             if self._closed or self._failing or host in self._left:
                 return
-        said = (
+        reason = (
             f"host {host} of {self.count} is gone (it was killed, or its machine or network failed); "
             "the same command on all hosts resumes from the last checkpoint"
         )
-        self._end(said, LOST, ["failed", host, said, LOST])
+        self._end(reason, LOST, ["failed", host, reason, LOST])
 
     def _end(
         self,
-        said: str,
+        reason: str,
         status: int,
         message: list,
         show: Callable[[], None] | None = None,
@@ -234,7 +234,7 @@ class ConnectedProcessGroup(ProcessGroup):
             threading.Event().wait()  # another thread is ending the process
         if show is not None:
             show()
-        print(f"error: {said}", file=sys.stderr, flush=True)
+        print(f"error: {reason}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         sent = threading.Event()
         self._outgoing.put((self.index, sent))

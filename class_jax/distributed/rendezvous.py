@@ -52,7 +52,7 @@ class _Coordinator:
         self.port, self.timeout, self.count = port, timeout, hello["count"]
         self.hellos: dict[int, dict[str, Any]] = {0: hello}
         self.peers: dict[int, socket.socket] = {}
-        self.strangers: dict[socket.socket, bytes] = {}  # connected, but not identified yet
+        self.unidentified: dict[socket.socket, bytes] = {}  # connected, but not identified yet
 
     def connections(self) -> dict[int, socket.socket]:
         """Waits for all hosts; returns the connection to each, by index."""
@@ -70,9 +70,9 @@ class _Coordinator:
                     if key is None:
                         _log.info("waiting for %s of %d", named(missing), self.count)
                     elif key.fileobj is server:
-                        stranger = server.accept()[0]
-                        self.strangers[stranger] = b""
-                        selector.register(stranger, selectors.EVENT_READ)
+                        newcomer = server.accept()[0]
+                        self.unidentified[newcomer] = b""
+                        selector.register(newcomer, selectors.EVENT_READ)
                     else:
                         self._read(key.fileobj, selector)
         try:
@@ -81,8 +81,8 @@ class _Coordinator:
             self._refuse(str(error))
         for peer in self.peers.values():
             peer.sendall(b'["go"]\n')
-        for stranger in self.strangers:
-            stranger.close()
+        for newcomer in self.unidentified:
+            newcomer.close()
         return self.peers
 
     def _listen(self) -> socket.socket:
@@ -101,21 +101,21 @@ class _Coordinator:
         except OSError:
             read = b""
         here = next((host for host, other in self.peers.items() if other is peer), None)
-        said = self.strangers.get(peer, b"") + read
-        if here is None and read and b"\n" in said:
-            self._greet(peer, said)
-        elif here is None and read and len(said) < _MAX_HELLO:
-            self.strangers[peer] = said
+        received = self.unidentified.get(peer, b"") + read
+        if here is None and read and b"\n" in received:
+            self._greet(peer, received)
+        elif here is None and read and len(received) < _MAX_HELLO:
+            self.unidentified[peer] = received
         else:  # gone, or somebody else's protocol
             selector.unregister(peer)
             peer.close()
-            self.strangers.pop(peer, None)
+            self.unidentified.pop(peer, None)
             if here is not None:
                 del self.peers[here], self.hellos[here]
 
-    def _greet(self, peer: socket.socket, said: bytes) -> None:
+    def _greet(self, peer: socket.socket, received: bytes) -> None:
         try:
-            hello = json.loads(said)
+            hello = json.loads(received)
             index, count = int(hello["index"]), int(hello["count"])
         except (ValueError, KeyError, TypeError):
             return  # not a host of this run
@@ -125,12 +125,12 @@ class _Coordinator:
             )
         if index in self.hellos:
             self._refuse(f"two processes have index {index}", "give each its own index")
-        del self.strangers[peer]
+        del self.unidentified[peer]
         self.peers[index], self.hellos[index] = peer, hello
 
     def _refuse(self, problem: str, remedy: str | None = None) -> NoReturn:
         error = InputError(problem, remedy=remedy)
-        for peer in [*self.peers.values(), *self.strangers]:
+        for peer in [*self.peers.values(), *self.unidentified]:
             with contextlib.suppress(OSError):
                 peer.sendall(json.dumps(["refused", str(error)]).encode() + b"\n")
                 peer.close()
@@ -165,10 +165,10 @@ def _report_to_coordinator(hello: dict[str, Any], address: str, port: int, timeo
 
 
 def _line(peer: socket.socket) -> bytes:
-    said = b""
-    while not said.endswith(b"\n"):
+    received = b""
+    while not received.endswith(b"\n"):
         read = peer.recv(1)
         if not read:
             raise OSError("closed")
-        said += read
-    return said
+        received += read
+    return received

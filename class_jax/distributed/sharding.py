@@ -17,8 +17,8 @@ from class_jax.models.layers import BATCH_AXES
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# Logical axis -> mesh axes. Parameters are cut over "fsdp" along the model width and over "tensor" along heads,
-# hidden width and vocabulary; a batch is cut over "data" and "fsdp".
+# Logical axis -> mesh axes. Parameters are sharded over "fsdp" along the model width and over "tensor" along heads,
+# hidden width and vocabulary; a batch is sharded over "data" and "fsdp".
 RULES: dict[str, tuple[str, ...]] = {
     "batch": BATCH_AXES,
     "layers": (),
@@ -69,7 +69,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         mesh = Mesh(in_order.reshape(shape), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
         if _shares(mesh) is None:
             raise InputError(
-                f"{dict(mesh.shape)} cuts a batch so that hosts would need unlike parts of it",
+                f"{dict(mesh.shape)} shards a batch so that hosts would need slices of different sizes",
                 key="MeshConfig",
                 remedy="make data * fsdp a multiple of the hosts, or tensor one of a host's devices",
             )
@@ -104,7 +104,7 @@ def spec(axes: Sequence[str | None]) -> PartitionSpec:
     """Partition of an array with the given logical axes (None: not cut).
 
     Raises:
-      InputError: for a name that is not in `RULES`, or two dimensions that would be cut over the same mesh axis.
+      InputError: for a name that is not in `RULES`, or two dimensions that would be sharded over the same mesh axis.
     """
     used: list[str] = []
     parts = []
@@ -152,7 +152,7 @@ def optimizer_shardings(optimizer: optax.GradientTransformation, config: ModelCo
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """A batch is cut along its first axis."""
+    """A batch is sharded along its first axis."""
     return NamedSharding(mesh, spec(["batch"]))
 
 

@@ -44,7 +44,7 @@ class TokenSlots:
     """How many slots the packed tokens of a batch take in each micro-batch. Static: a part of the batch without arrays.
 
     Attributes:
-      passages: for passages alone. rows: for joint rows of question and passage, None where none are read.
+      passages: of passages by themselves. rows: for joint rows of question and passage, None where none are read.
       micro_batches: the number of micro-batches that the slots were counted for.
     """
 

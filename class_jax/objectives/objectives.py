@@ -37,8 +37,8 @@ class ObjectiveConfig:
       micro_batches: pieces in which a batch is encoded and read; must divide the questions of a device.
       score_chunk: passages compared at a time in stage 1, or None for all at once.
       align: include L_align in stage 1 (the ablation "-L_align" turns it off).
-      queries: the questions that stage 1 learns from: "both"; "parallel" or "english" alone (the ablations "-q^En" and
-        "-q^L"), which leaves nothing to align. The teacher is asked in English in any case.
+      queries: the questions that stage 1 learns from: "both", or only "parallel" or "english" ones (the ablations
+        "-q^En" and "-q^L"), which leaves nothing to align. The teacher is asked in English in any case.
       read_pairs: pairs of a stage-1 batch that are read, the first ones of the (shuffled) batch; None reads all, as
         in the paper. The retriever learns from all pairs, at a fraction of the cost; 0 suits parallel questions that
         come without answers.
@@ -246,7 +246,7 @@ def stage1(
 
 
 def _learnt_from(batch: Batch, queries: str) -> Batch:
-    """A stage-1 batch with the questions and answers of one half alone, unless `queries` is "both"."""
+    """A stage-1 batch with the questions and answers of one half, unless `queries` is "both"."""
     if queries == "both":
         return batch
     B = batch.passage_ids.shape[0]

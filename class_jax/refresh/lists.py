@@ -223,7 +223,7 @@ def folder_of(folder: str | os.PathLike, version: int) -> Path:
 
 
 def versions(folder: str | os.PathLike) -> list[int]:
-    """Returns the versions that lie in `folder`, ascending; an absent folder has none."""
+    """Returns the versions in `folder`, ascending; an absent folder has none."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
@@ -232,7 +232,7 @@ def versions(folder: str | os.PathLike) -> list[int]:
 
 
 def clear_unfinished(folder: str | os.PathLike) -> int:
-    """Removes what killed processes left half-written in `folder`; returns how many. Nobody may be writing there."""
+    """Removes files that killed processes left unfinished in `folder`; returns how many. Nobody may write there."""
     folder = Path(folder)
     left = [p for p in folder.iterdir() if _UNFINISHED.fullmatch(p.name)] if folder.is_dir() else []
     for path in left:

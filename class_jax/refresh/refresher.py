@@ -1,12 +1,12 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The refresher: makes the next passage lists with newer weights in the background, while training goes on.
+"""The refresher: makes the next passage lists with newer weights in the background, while training continues.
 
-The lists of version v are started at one step and taken over at a later one that the training loop chooses beforehand
+The lists of version v are started at one step and adopted at a later one that the training loop chooses beforehand
 (`wait`), so that what a step sees never depends on how fast the machine is.
 
-The work may be divided: over a host's devices, and over hosts. Each device searches a part of the corpus by itself: a
-collective in a background thread may meet one of the training step on another device in the other order, and both wait
-for ever. Hosts exchange their parts as files; host 0 merges and publishes them.
+The work may be divided over a host's devices, and over hosts. Each device searches a part of the corpus by itself: a
+collective in a background thread could deadlock with one of the training step. Hosts exchange their parts as files;
+host 0 merges and publishes them.
 """
 
 import concurrent.futures
@@ -47,7 +47,7 @@ class _StoppedError(Exception):
 
 @dataclasses.dataclass
 class _Refresh:
-    """One refresh under way, or adopted whole from the disk."""
+    """One refresh in progress, or read from the disk."""
 
     version: int
     step: int
@@ -64,7 +64,7 @@ class Refresher:
     share the folder, `start` and `wait` by all of them at the same steps.
 
     Args:
-      folder: where the versions lie.
+      folder: of the versions.
       questions: token arrays of every row of the question table.
       store: the token store.
       encoder: the model's retriever.
@@ -135,7 +135,7 @@ class Refresher:
 
     @property
     def pending(self) -> tuple[int, int] | None:
-        """(version, step of its weights) of the refresh that was started and not taken over yet, or None."""
+        """(version, step of its weights) of the refresh that was started and not adopted yet, or None."""
         return (self._refresh.version, self._refresh.step) if self._refresh else None
 
     @property
@@ -165,7 +165,7 @@ class Refresher:
     def adopt(self, lists: PassageLists) -> PassageLists:
         """Publishes lists made elsewhere (BM25, a public file) as a version, and makes it current.
 
-        A version that lies on the disk already is restored instead, so that a resumed run sees the same lists.
+        A version that is on the disk already is restored instead, so that a resumed run sees the same lists.
 
         Raises:
           InputError: if they do not fit the table, k or the corpus, or the disk refuses the write.
@@ -181,9 +181,9 @@ class Refresher:
         return found
 
     def start(self, step: int, params: Params | list[Params], version: int, rows: np.ndarray | None = None) -> None:
-        """Begins to make lists in a background thread, or adopts those of this version that lie on the disk whole.
+        """Starts to make lists in a background thread, or reuses lists of this version that an interrupted run wrote.
 
-        Adoption makes a killed and resumed run see the lists that it saw before. A damaged version is made again.
+        A resumed run thus sees the lists that it saw before. A damaged version is made again.
 
         Args:
           step: training step of `params`.
@@ -194,7 +194,7 @@ class Refresher:
           rows: question rows to refresh; the others keep their current lists, if any. None refreshes all.
 
         Raises:
-          InputError: if this version lies on the disk with another step, corpus, question table or shape.
+          InputError: if this version is on the disk with another step, corpus, question table or shape.
           RuntimeError: if a refresh is pending.
         """
         if self._refresh is not None:
@@ -202,7 +202,7 @@ class Refresher:
         self._closing.clear()
         lists = self._whole(version, step)
         if all(self._hosts.exchange("lists are there", lists is not None)):
-            _log.info("passage lists version %d (step %d) lie on the disk: taken as they are", version, step)
+            _log.info("passage lists version %d (step %d) are on the disk already", version, step)
             self._refresh = _Refresh(version, step, lists=lists)
             return
         refresh = _Refresh(version, step)
@@ -421,7 +421,7 @@ class Refresher:
         try:
             lists = self._checked(PassageLists.load(path, **self._fingerprints()))
         except DamagedError as error:
-            _log.warning("%s: made again", error)
+            _log.warning("%s; making it again", error)
             if self._hosts.index == 0:
                 remove(self.folder, version)
             return None

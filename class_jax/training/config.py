@@ -26,7 +26,7 @@ class RefreshConfig:
 
     Attributes:
       every: steps between two refreshes (1000 in the paper).
-      delay: steps after which refreshed lists take effect; training goes on meanwhile and waits only if the refresh
+      delay: steps after which refreshed lists take effect; training continues meanwhile and waits only if the refresh
         takes longer. Fixed, so that a run can be repeated.
       list_length: passages kept for a question (100 in the paper), its own passage left out.
       backend: "exact" (re-embed and score in a stream, nothing stored) or "scann".
@@ -73,7 +73,7 @@ class TrainConfig:
         evaluate_first is set.
       batch_size: questions (stage 1: parallel pairs) a step over all hosts. num_passages: passages of a question.
       question_buckets, passage_buckets, answer_buckets: lengths that batches are padded to.
-      pack_tokens: whether passages and joint rows pass the layers without their padding (attention alone sees it).
+      pack_tokens: whether passages and joint rows pass the layers without their padding (only attention has it).
         Saves a quarter of a step's work where lengths differ as in Wikipedia's passages, at the price of more shapes to
         compile; not worth it for tiny models or passages of one length.
       question_noise: runs of random short pieces to expect in a training question, 0 for none; for models that start

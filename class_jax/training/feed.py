@@ -102,7 +102,7 @@ class Feed:
       teacher_texts: what the teacher reads where it is a model, which scores in the training step.
       exponent: of the language sampling.
       noise: (ids of pieces, runs to expect) put into questions at random; see `class_jax.training.noise`.
-      packer: tells the step how many slots the batch's packed tokens take; None leaves them padded.
+      packer: counts the slots of the batch's packed tokens; None leaves them padded.
 
     Raises:
       InputError: a setting or the questions don't fit the others.
@@ -258,7 +258,7 @@ class Feed:
         """Builds this host's slice of the batch of `step`; the slices of all hosts concatenate to the whole.
 
         Returns:
-          NumPy arrays [B / hosts, ...] (`teacher_scores`: [B / hosts, B * N]). `teacher_scores` is there with a
+          NumPy arrays [B / hosts, ...] (`teacher_scores`: [B / hosts, B * N]). `teacher_scores` is set with a
           teacher that scores on the host, the other teacher fields with teacher texts, slots with a packer; slots
           are the same on all hosts.
 

@@ -50,7 +50,7 @@ def train(
 ) -> dict[str, float]:
     """Trains, resuming from the newest checkpoint in `model_dir`, and exports the weights to `model_dir/model`.
 
-    The last step's weights, or the best step's where `CheckpointConfig.best_metric` says which is best.
+    The last step's weights, or the best step's where `CheckpointConfig.best_metric` is set.
 
     Args:
       model_dir: the run's folder: checkpoints, passage lists, metrics, exported weights.
@@ -79,7 +79,7 @@ def train(
         opened.callback(profiler.close)
         hooks = Hooks(RefreshHook(run, log), EvaluateHook(run, log), CheckpointHook(run), LogHook(run, log), profiler)
         if refreshing:
-            # It had begun with just these weights: no other checkpoint is written while one is in progress.
+            # It started with these weights: while a refresh is in progress no other checkpoint is written.
             hooks.refresh.begin(start, state)
         if hosts.index == 0:
             write_description(folder, config.model, run.data.vocabulary, run.texts)

@@ -27,7 +27,7 @@ def train_from_gin(
 ) -> dict:
     """Parses gin files and bindings, then trains; see `loop.train`.
 
-    The configuration in force is kept as `config.gin` in the run's folder, once it has been found to fit the run.
+    The whole configuration is written to `config.gin` in the run's folder once the run has been opened with it.
 
     Raises:
       InputError: for a missing file, a syntax error, an unknown name or a setting that must be set.
@@ -61,7 +61,7 @@ def _in_train(error: BaseException) -> bool:
 
 
 def _without_closed_loops(unraisable: Any) -> None:
-    """Leaves out what TensorStore reports of a failed save to an event loop that is gone: the save itself raises."""
+    """Drops what TensorStore reports of a failed save to an event loop that is closed: the save itself raises."""
     error = unraisable.exc_value
     if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ProcessGroupConfig(found.coordinator, found.processes, found.process, found.distributed, found.host_timeout)
         )
         if hosts.index:
-            logging.getLogger().setLevel(logging.WARNING)  # host 0 tells what all do
+            logging.getLogger().setLevel(logging.WARNING)  # host 0 logs for all
         with failing_together(hosts):
             train_from_gin(files, found.gin_bindings, found.gin_search_paths, hosts)
             hosts.leave()

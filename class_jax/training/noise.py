@@ -4,7 +4,7 @@
 A vocabulary trained on little text knows the words of the training questions whole; the words of other questions
 fall apart into short pieces that training hardly meets, and each adds a random number to a multi-vector score.
 mT5's pre-training prevents that. Without it, runs of short pieces put into the training questions at random
-teach the retriever to pass over what it can't use.
+teach the retriever to ignore what it can't use.
 """
 
 import numpy as np

@@ -16,7 +16,7 @@ class OptimizerConfig:
     """Settings of the optimizer.
 
     Attributes:
-      learning_rate: peak (5e-5 in the paper; the released stage-1 script says 1e-4).
+      learning_rate: peak (5e-5 in the paper, 1e-4 in the released stage-1 script).
       total_steps: steps from start to a learning rate of 0.
       warmup_fraction: part of the steps in which the rate rises linearly from 0.
       weight_decay: on every parameter but the relative position biases. T5's layer norms are decayed: the reference
@@ -64,8 +64,8 @@ def decay_mask(params: Params) -> Params:
 def retriever_rates(params: Params, rate: float) -> Params:
     """What multiplies each parameter's step: `rate` for those that retrieve, 1 for the others.
 
-    The multi-vector representation is made by queries and keys of the first joint layer, which lies in one array with
-    its fellows: there the factor is an array, [layers, 1, ...].
+    The multi-vector representation is made by queries and keys of the first joint layer, which shares an array with the
+    other joint layers: there the factor is an array, [layers, 1, ...].
     """
 
     def factor(path: tuple, leaf: jax.Array) -> float | np.ndarray:

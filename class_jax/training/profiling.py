@@ -1,10 +1,10 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """Traces of a few training steps, for TensorBoard's profile plugin and for Perfetto.
 
-A trace lies in `FOLDER/plugins/profile/TIME/`: `*.xplane.pb` (`tensorboard --logdir FOLDER`, with its profile plugin),
-which names the scope of every operation ("questions", "passages", "scores", "read", "decode", "head", "teacher", and
-the gradients of each), and `*.trace.json.gz`, which https://ui.perfetto.dev opens: steps and operations; on a CPU
-operations have the compiler's names alone there.
+A trace is written to `FOLDER/plugins/profile/TIME/`: `*.xplane.pb` (`tensorboard --logdir FOLDER`, with its profile
+plugin), which names the scope of every operation ("questions", "passages", "scores", "read", "decode", "head",
+"teacher", and the gradients of each), and `*.trace.json.gz`, which https://ui.perfetto.dev opens: steps and operations;
+on a CPU operations have only the compiler's names there.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class StepProfiler:
 
     def __init__(self, config: ProfileConfig | None, folder: Path):
         self.config, self.folder = config, folder
-        self._left: int | None = None  # steps to trace, once the trace has begun
+        self._left: int | None = None  # steps to trace, once the trace has started
         self._result: Any = None
 
     def step(self, number: int, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -71,7 +71,7 @@ class StepProfiler:
         return result
 
     def close(self) -> None:
-        """Ends a trace that is under way, when the device has done what was asked of it."""
+        """Ends a trace in progress, after the device has finished its work."""
         if self._result is None:
             return
         # A step that failed may have taken the buffers of the result before it.
@@ -92,14 +92,14 @@ def start(folder: Path) -> None:
     """Begins a trace; Python's own calls are left out, which would be most of it.
 
     Raises:
-      InputError: if a trace is under way already.
+      InputError: if a trace is in progress already.
     """
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     try:
         jax.profiler.start_trace(folder, profiler_options=options)
     except RuntimeError as error:
-        raise InputError(f"no trace could be begun: {error}", file=folder) from error
+        raise InputError(f"no trace could be started: {error}", file=folder) from error
 
 
 def traces(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ _MIN_BLOCK = 1024
 
 
 def counter_rng(seed: int, *counters: int) -> np.random.Generator:
-    """Returns a Philox generator that is a function of the seed and the counters alone."""
+    """Returns a Philox generator that depends only on the seed and the counters."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *counters))))
 
 

@@ -42,7 +42,7 @@ class Bm25TeacherConfig:
     """BM25 as the English teacher, where no English model is at hand.
 
     It scores the English questions against the batch's passages on the host, and retrieves each question's passages
-    at once before training. It does not read, so stage 1's term on the teacher's cross-attention is left out.
+    before training. It does not read, so stage 1's term on the teacher's cross-attention is left out.
 
     Attributes:
       list_length: passages retrieved for a question.
@@ -90,9 +90,9 @@ class ModelTeacher(NamedTuple):
 
     Attributes:
       config: its settings.
-      params: its parameters, on the mesh; they lie there as the student's do.
+      params: its parameters, sharded as the student's.
       texts: its vocabulary, and the passages in it.
-      fingerprint: of weights, configuration and vocabulary: what a checkpoint remembers of its teacher.
+      fingerprint: of weights, configuration and vocabulary: what a checkpoint has of its teacher.
     """
 
     config: ModelTeacherConfig
@@ -179,14 +179,14 @@ def lists_by_model_teacher(
 ) -> PassageLists:
     """Each English question's best passages by the teacher, published as version 0 in `folder`.
 
-    Those that lie there already, of a run that was killed after this search, are taken as they are.
+    Reuses lists that an interrupted run already wrote.
 
     Args:
       teacher: the teacher.
       data: what the run trains on.
       folder: of the run's passage lists.
       rows: question rows that need lists, or None for all.
-      retriever: the teacher's weights as `Refresher.start` takes them; None takes them as they lie on the mesh.
+      retriever: the teacher's weights as `Refresher.start` takes them; None takes them with their shardings.
       hosts: those of the run.
 
     Raises:
@@ -256,7 +256,7 @@ def _open_store(
 
 
 def _place(params: Params, config: ModelConfig, mesh: Mesh) -> Params:
-    """Host arrays [global shapes] onto the mesh, each device getting its own part alone.
+    """Puts host arrays [global shapes] onto the mesh; each device gets only its part.
 
     Matrices are kept in the type that they are used in, which changes no result: half the memory under bfloat16.
     """
