@@ -1,11 +1,14 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """`class-jax answer`: one question readably, a file resumably, bad input in one line."""
 
+import io
 import json
+import math
 
 import pytest
 import tiny_run
 import typer
+from rich.console import Console
 from tiny_model import CONFIG, random_params
 from typer.testing import CliRunner
 
@@ -73,6 +76,37 @@ def test_one_question(folder):
         assert shown in result.output, result.output
     corpus = {p.title: p for p in tiny_run.passages()}
     assert any(title in result.output for title in corpus)
+
+
+def test_one_question_as_json(folder):
+    found = json.loads(run(folder, "joki", "--language", "fi", "--json").output)
+    assert found["confidence"] == pytest.approx(math.exp(found["log_probability"])) and found["question"] == "joki"
+    texts = {p["id"]: f"{p['title']} {p['text']}".lower() for p in found["passages"]}
+    assert found["supported_by"] == [id for id, text in texts.items() if found["answer"] and found["answer"] in text]
+
+
+def answered(text):
+    passages = [
+        api.ReadPassage(str(i), "", body, 1.0, 0.5) for i, body in enumerate(("in 1975", "The River Asla, 5 km"))
+    ]
+    return api.Answer("which?", text, math.log(0.25), passages, {"read": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("text", "places", "shown"),
+    [
+        ("river asla", [2], "found in passage 2"),
+        ("5", [2], "found in passage 2"),
+        ("Onar", [], "in none of the passages read"),
+        ("", [], "in none of the passages read"),
+    ],
+)
+def test_only_what_a_passage_holds_is_green(text, places, shown):
+    given, out = answered(text), io.StringIO()
+    command.show_answer(given, Console(file=out, force_terminal=True, color_system="standard", width=100))
+    assert answer_files.supported_by(text, given.passages) == places
+    assert "confidence 0.25" in out.getvalue() and shown in out.getvalue()
+    assert ("\x1b[1;32m" in out.getvalue()) == bool(places)
 
 
 def test_a_file_in_the_official_format(whole, folder):

@@ -16,8 +16,8 @@ from class_jax.commands import search as search_command
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
-from class_jax.evaluation.runs import read_ranked_passages
 from class_jax.evaluation.run_writers import write_trec
+from class_jax.evaluation.runs import read_ranked_passages
 from class_jax.evaluation.search_files import set_search_options
 from class_jax.evaluation.xor_retrieve import evaluate_retrieval
 from class_jax.questions.readers import read_xor
