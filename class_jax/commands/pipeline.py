@@ -67,8 +67,8 @@ def pipeline(
         passage_languages=passage_languages,
         skip_bad=skip_bad,
     )
-    reranking = room.Reranking(scorer, top, weight, settings, tags, vocabulary, dtype)
-    reading = room.Reading(read, input_tokens, beams, max_answer_tokens)
+    reranking = room.RerankingSettings(scorer, top, weight, settings, tags, vocabulary, dtype)
+    reading = room.ReadingSettings(read, input_tokens, beams, max_answer_tokens)
     reports = room.run_pipeline(
         out, model, inputs, reranking, reading, both=both, on_done=lambda line: note(line, as_json)
     )

@@ -32,7 +32,7 @@ EVALUATION = "evaluation.md"
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class ReadingSettings:
     """How answers are read.
 
     Attributes:
@@ -49,7 +49,7 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reranking:
+class RerankingSettings:
     """How lists are re-ranked.
 
     Attributes:
@@ -104,8 +104,8 @@ def run_pipeline(
     folder: Path,
     model: str,
     inputs: Inputs,
-    reranking: Reranking,
-    reading: Reading,
+    reranking: RerankingSettings,
+    reading: ReadingSettings,
     *,
     both: bool = False,
     on_done: Callable[[str], None],
@@ -145,8 +145,8 @@ class _Run:
         folder: Path,
         model: str,
         inputs: Inputs,
-        reranking: Reranking,
-        reading: Reading,
+        reranking: RerankingSettings,
+        reading: ReadingSettings,
         on_done: Callable[[str], None],
     ):
         folder.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ class Titled(Protocol):
     text: str
 
 
-class Passages(Protocol):
+class PassageSource(Protocol):
     """The part of the token store that BM25 reads (class_jax.corpus.store.TokenStore)."""
 
     num_passages: int
@@ -205,7 +205,7 @@ class BM25:
         return cls(tokeniser, dict(terms), arrays, len(passages), corpus, settings)
 
     @classmethod
-    def from_store(cls, store: Passages, **settings: Any) -> "BM25":
+    def from_store(cls, store: PassageSource, **settings: Any) -> "BM25":
         """Indexes every passage of a token store, title before text; `settings` are those of `build`."""
         passages = (store.passage(row) for row in range(store.num_passages))
         texts = (f"{passage.title} {passage.text}" for passage in passages)

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from class_jax.common.batching import SOURCE_BUCKETS, buckets_within, length_batches, power_of_two
-from class_jax.common.files import numbered_lines
+from class_jax.common.files import locked, numbered_lines
+from class_jax.common.work import refuse_other
 from class_jax.common.work_log import cut_torn_line
 from class_jax.corpus.inputs import LANGUAGES
 from class_jax.corpus.mbart_vocabulary import MBartVocabulary
@@ -233,10 +234,18 @@ def translate_items(
     Raises:
       InputError: if the file is of another translator or damaged, the disk refuses, or see `Translator.translate`.
     """
-    from tqdm import tqdm
-
     wanted, path = list(dict.fromkeys(items)), Path(provenance)
     made = {"translator": getattr(translator, "name", type(translator).__name__), "model": translator.fingerprint}
+    with locked(path):
+        return _translated(translator, wanted, path, made, progress)
+
+
+def _translated(
+    translator: Translator, wanted: list[Item], path: Path, made: dict[str, str], progress: bool | None
+) -> dict[Item, str]:
+    """Translates what the file lacks and appends it; the file is locked by the caller."""
+    from tqdm import tqdm
+
     found = _read_provenance(path, made)
     found = {item: text for item, text in found.items() if item in set(wanted)}
     by_pair: dict[tuple[str, str], list[Item]] = {}
@@ -286,11 +295,5 @@ def _read_provenance(path: Path, made: dict[str, str]) -> dict[Item, str]:
             by = {key: record[key] for key in made}
         except (ValueError, KeyError, TypeError) as error:
             raise InputError("not a line of translations' provenance", file=path, line=line) from error
-        if by != made:
-            raise InputError(
-                f"translated by {by['translator']} {by['model'][:12]}, not {made['translator']} {made['model'][:12]}",
-                file=path,
-                line=line,
-                remedy="give another --out, or remove the file to start afresh",
-            )
+        refuse_other(by, made, file=path, remedy="give another --out, or remove the file to start afresh")
     return found

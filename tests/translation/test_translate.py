@@ -74,7 +74,7 @@ def test_vocabulary_decodes_what_it_encodes(vocabulary):
 
 
 def test_what_mbart_refuses_and_cuts(mbart_translator, vocabulary, tmp_path, caplog):
-    with pytest.raises(InputError, match=r"no tag for the language 'yo'; known: af, ar"):
+    with pytest.raises(InputError, match="'yo'"):
         mbart_translator.translate(["x"], "en", "yo")
     with pytest.raises(InputError, match="nothing to translate"):
         mbart_translator.translate(["x", " "], "en", "fi")
@@ -82,7 +82,7 @@ def test_what_mbart_refuses_and_cuts(mbart_translator, vocabulary, tmp_path, cap
     assert "1 texts cut to the 38 tokens" in caplog.text and mbart_translator.cut == 1
     small = MBartVocabulary.__new__(MBartVocabulary)
     small.is_mbart50 = False
-    with pytest.raises(InputError, match="mBART of 25 languages is no translator"):
+    with pytest.raises(InputError, match="mBART of 25"):
         translators.MBartTranslator(tiny_mbart.CONFIG, {}, small)
 
 
@@ -106,14 +106,14 @@ def test_an_endpoint_is_asked_in_words():
     assert found == ["[moi]", "[hei]"]
     assert "Finnish text into English" in client.asked[0].messages[1][1] and "moi" in client.asked[0].messages[1][1]
     for outcome, problem in (
-        (Failure("refused", "too long"), "not translated: refused, too long"),
+        (Failure("refused", "too long"), "refused, too long"),
         (Reply("half", "length", 1, 1), "was cut off"),
         (Reply(" ", "stop", 1, 1), "empty"),
     ):
         broken = translators.EndpointTranslator(Client(lambda text, outcome=outcome: outcome))
         with pytest.raises(InputError, match=problem):
             broken.translate(["moi"], "fi", "en")
-    with pytest.raises(InputError, match="unknown language 'xx'"):
+    with pytest.raises(InputError, match="'xx'"):
         translators.EndpointTranslator(client).translate(["moi"], "xx", "en")
 
 
@@ -146,7 +146,7 @@ def test_provenance_is_kept_and_a_killed_run_goes_on(tmp_path):
     assert len(again.given) == 2 and len(path.read_bytes().splitlines()) == 6
     other = Reverser()
     other.fingerprint = "r2"
-    with pytest.raises(InputError, match="translated by reverser r1, not reverser r2"):
+    with pytest.raises(InputError, match=r"p\.jsonl: model: .*r1.*r2"):
         translate_items(other, items, path)
 
 
@@ -215,12 +215,12 @@ def test_passages_and_both_sides_of_lists(folder, tmp_path):
     ("arguments", "problem"),
     [
         (["questions.jsonl"], "no language to translate into"),
-        (["questions.jsonl", "--target", "xx"], "unknown language 'xx'"),
-        (["questions.jsonl", "--target", "fi", "--source", "ko"], "ko: no question in this language"),
+        (["questions.jsonl", "--target", "xx"], "'xx'"),
+        (["questions.jsonl", "--target", "fi", "--source", "ko"], "ko: "),
         (["passages.tsv", "--target", "fi"], "passages don't say their language"),
         (["questions.jsonl", "--target", "ja", "--source", "en"], "en-ja.txt"),
-        (["lists.json", "--side", "both"], "side: unknown value 'both'"),
-        (["lists.json", "--model", "x"], "give one of --model, --endpoint and --dictionaries"),
+        (["lists.json", "--side", "both"], "side: .*'both'"),
+        (["lists.json", "--model", "x"], "--model, --endpoint"),
     ],
 )
 def test_what_the_command_refuses(folder, tmp_path, arguments, problem):
