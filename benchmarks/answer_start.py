@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""CPU seconds and compiled programs of `class-jax answer`, the first and the second time: `python benchmarks/answer_start.py`.
+"""CPU seconds and compiled programs of `class-jax answer`, first and second: `python benchmarks/answer_start.py`.
 
 The model has the demo's sizes and random weights, the corpus made-up passages of many lengths. Each call is a process
 of its own; the compilation cache is an empty folder at first.

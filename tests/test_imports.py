@@ -192,6 +192,54 @@ def test_no_files_of_a_room_import_each_other():
     assert not circle(found)
 
 
+def after(start, found):
+    """Rooms that are imported from a room, in one or several steps."""
+    reached, left = set(), [start]
+    while left:
+        name = left.pop()
+        for own, other in found:
+            if own.split(".")[0] == name and other.split(".")[0] not in reached:
+                reached.add(other.split(".")[0])
+                left.append(other.split(".")[0])
+    return reached
+
+
+def test_the_user_s_face_and_the_trainer_do_not_know_each_other():
+    found = crossings()
+    assert "models" in after("api", found) and "models" in after("training", found)
+    assert "training" not in after("api", found)
+    assert "api" not in after("training", found)
+
+
+ANSWER = """
+import sys, tempfile
+from pathlib import Path
+import tiny_run
+from tiny_model import CONFIG, random_params
+from class_jax import CLASS
+from class_jax.corpus.store import build_store
+from class_jax.corpus.vocabulary import Vocabulary
+
+with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    tiny_run.write_vocabulary(folder / "spiece.model")
+    tiny_run.write_passages(folder / "passages.tsv", tiny_run.passages()[:6])
+    vocabulary = Vocabulary.load(folder / "spiece.model")
+    store = build_store(folder / "passages.tsv", vocabulary, folder / "store", progress=False)
+    CLASS(CONFIG, random_params(), vocabulary).save_pretrained(folder / "model")
+    model = CLASS.from_pretrained(folder / "model")
+    [found] = model.answer(["Asla"], store, passages=2, languages="en", max_answer_tokens=2, progress=False)
+assert len(found.passages) == 2
+print(sorted(n for n in sys.modules if n.startswith("class_jax.training") or n in ("gin", "tensorflow", "torch")))
+"""
+
+
+def test_an_answer_takes_nothing_of_the_trainer():
+    done = python(f"import sys; sys.path.insert(0, {str(Path(__file__).parent / 'support')!r})\n" + ANSWER)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def made_package(tmp_path, **files):
     package = tmp_path / "class_jax"
     for name, text in files.items():
