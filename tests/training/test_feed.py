@@ -305,6 +305,13 @@ class TestState:
         with pytest.raises(InputError, match=f"feed.{key}: the saved run has"):
             make_feed(world, **change).restore(make_feed(world).state())
 
+    @pytest.mark.parametrize(("stage", "number"), [("stage1", 1), ("end_to_end", 2)])
+    def test_numbered_stages_of_older_checkpoints_are_understood(self, world, stage, number):
+        feed = make_feed(world, table=parallel_table(world), stage=stage)
+        assert feed.restore(feed.state(3) | {"stage": number}) == 3
+        with pytest.raises(InputError, match=r"feed\.stage"):
+            feed.restore(feed.state(3) | {"stage": 3 - number})
+
     def test_other_lists_are_refused(self, world):
         _, store, _, table = world
         with pytest.raises(InputError, match=r"feed\.lists: the saved run used versions"):

@@ -46,6 +46,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(stage, data, tmp_path):
                 f"error: {killed}: stopped by SIGTERM at step {step}, which is saved; the same command resumes from there"
             ]
             assert (killed / "checkpoints" / str(step)).is_dir()
+            assert any(line.startswith("SIGTERM: stopping after this step") for line in error.splitlines())
         assert not (killed / "model").exists()
     process = tiny_run.start(command, cache=tmp_path / "compiled")
     _, error = process.communicate(timeout=300)
