@@ -27,7 +27,7 @@ PURPOSES = {
 }
 """What each extra is for."""
 
-# Shown with their versions; the rest is told of only where it does not fit.
+# Shown with their versions; of other packages only what does not fit is shown.
 _SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow", "seqio", "scann", "transformers")
 
 
