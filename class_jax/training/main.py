@@ -1,21 +1,21 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The trainer's command line: gin files and bindings, with T5X's flags."""
+"""The trainer's command line: gin files and bindings, with T5X's flags.
+
+JAX and what needs it are imported when the arguments have been checked.
+"""
 
 import logging
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
-import gin
 from class_jax.common.files import replacing
-from class_jax.configuration.gin_errors import explained
-from class_jax.configuration.gin_files import parse
 from class_jax.distributed import SINGLE_PROCESS, ProcessGroup
-from class_jax.distributed.start import ProcessGroupConfig, failing_together, join_process_group
+from class_jax.distributed.config import ProcessGroupConfig
 from class_jax.errors import InputError
-from class_jax.training import loop
 from class_jax.training.flags import parse_flags
 
 
@@ -32,6 +32,11 @@ def train_from_gin(
     Raises:
       InputError: for a missing file, a syntax error, an unknown name or a setting that must be set.
     """
+    import gin
+    from class_jax.configuration.gin_errors import explained
+    from class_jax.configuration.gin_files import parse
+    from class_jax.training import loop
+
     parse(files, bindings, search_paths)
     train = gin.get_configurable(loop.train)
     try:
@@ -50,14 +55,14 @@ def train_from_gin(
         return train(on_start=keep, hosts=hosts)
     except (RuntimeError, ValueError, TypeError) as error:
         # Before training begins, gin reports a missing or unknown setting in this way.
-        if isinstance(error, InputError) or _in_train(error):
+        if isinstance(error, InputError) or _passed_through(error, loop.train.__code__):
             raise
         raise explained(error, files) from error
 
 
-def _in_train(error: BaseException) -> bool:
-    """Whether the error comes from training itself, not from making its configuration."""
-    return any(frame.f_code is loop.train.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+def _passed_through(error: BaseException, function: CodeType) -> bool:
+    """Whether the error comes from inside a function: from training itself, not from making its configuration."""
+    return any(frame.f_code is function for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _without_closed_loops(unraisable: Any) -> None:
@@ -76,9 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.unraisablehook = _without_closed_loops
     try:
         files, found = parse_flags(sys.argv if argv is None else argv)
-        hosts = join_process_group(
-            ProcessGroupConfig(found.coordinator, found.processes, found.process, found.distributed, found.host_timeout)
+        group = ProcessGroupConfig(
+            found.coordinator, found.processes, found.process, found.distributed, found.host_timeout
         )
+
+        from class_jax.distributed.start import failing_together, join_process_group
+
+        hosts = join_process_group(group)
         if hosts.index:
             logging.getLogger().setLevel(logging.WARNING)  # host 0 logs for all
         with failing_together(hosts):

@@ -5,6 +5,8 @@ import dataclasses
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -328,3 +330,21 @@ def test_metrics_that_the_disk_refuses_are_one_line(tmp_path):
     with pytest.raises(InputError, match=r"metrics.jsonl: could not be written \(No space left on device\); free some"):
         log.write(1, {"loss": 0.5})
     log.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [((), "--gin_file"), (("--gin_fil=x",), "gin_fil"), (("x.gin", "--processes=2"), "--coordinator")],
+)
+def test_wrong_arguments_are_reported_before_anything_heavy_is_imported(arguments, key):
+    code = (
+        "import sys\n"
+        "for name in ('jax', 'gin', 'flax', 'optax', 'orbax', 'tensorflow'): sys.modules[name] = None\n"
+        "import runpy\n"
+        f"sys.argv = ['run_train.py', *{arguments!r}]\n"
+        "runpy.run_path('run_train.py', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tiny_run.REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ") and key in line
