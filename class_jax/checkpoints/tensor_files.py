@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
+_SHARD_PATTERN = "model{suffix}.safetensors"
 TORCH_PYTHON = "CLASS_JAX_TORCH_PYTHON"  # environment variable: a Python that reads `.bin` files where this one can't
 _REMAP_BYTES = 128 << 20
 _LENGTH_BYTES, _ALIGNMENT = 8, 8  # of a safetensors header
@@ -119,23 +120,21 @@ def write_tensors(
     Raises:
       OSError: if the disk refuses a write.
     """
-    types = {name: np.dtype(dtype or array.dtype) for name, array in tensors.lazy.items()}
-    sizes = {name: int(np.prod(tensors.lazy[name].shape)) * types[name].itemsize for name in types}
+    from huggingface_hub import split_state_dict_into_shards_factory
+
     # Wider types first keeps every tensor at a multiple of its item size, as the format wants.
-    shards: list[list[str]] = [[]]
-    for name in sorted(types, key=lambda name: -types[name].itemsize):
-        if shards[-1] and sum(sizes[other] for other in shards[-1]) + sizes[name] > max_shard_bytes:
-            shards.append([])
-        shards[-1].append(name)
-    count = len(shards)
-    files = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" if count > 1 else SAFETENSORS for i in range(count)]
+    kept = {name: np.dtype(dtype or array.dtype) for name, array in tensors.lazy.items()}
+    types = dict(sorted(kept.items(), key=lambda item: -item[1].itemsize))
+    sizes = {name: int(np.prod(tensors.lazy[name].shape)) * types[name].itemsize for name in types}
+    split = split_state_dict_into_shards_factory(
+        sizes, get_storage_size=int, filename_pattern=_SHARD_PATTERN, max_shard_size=max_shard_bytes
+    )
     digests = FolderDigests(folder)
-    for file, names in zip(files, shards, strict=True):
+    for file, names in split.filename_to_tensors.items():
         head = _write_safetensors(folder / file, tensors, {name: types[name] for name in names}, digests)
         digests.add_file(file, head)
-    if count > 1:
-        weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_json(folder / (SAFETENSORS + INDEX_SUFFIX), index)
         digests.add_file(SAFETENSORS + INDEX_SUFFIX)
     return digests
@@ -144,7 +143,7 @@ def write_tensors(
 def _write_safetensors(file: Path, tensors: TensorFiles, types: Mapping[str, np.dtype], digests: FolderDigests) -> int:
     """Writes one safetensors file, tensor by tensor; returns the bytes of its header.
 
-    The library's own writer wants all tensors of a file in memory.
+    The library's own writer, `safetensors.serialize_file`, wants the bytes of all tensors of a file in memory.
     """
     codes = {np.dtype(dtype): code for code, dtype in _SAFETENSORS_TYPES.items()}
     # transformers reads only files that name the framework.
