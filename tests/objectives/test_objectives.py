@@ -2,6 +2,7 @@
 """Whole-batch objectives: micro-batches, recomputation, padding, dropout and settings."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ import pytest
 
 from class_jax.errors import InputError
 from class_jax.models import ModelConfig, create, merge, model_graph, split
-from class_jax.objectives.batch import Batch
-from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, in_micro_batches
+from class_jax.models.class_model import ClassModel
+from class_jax.objectives.batch import Batch, Stage
+from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, add_teacher_targets, in_micro_batches
 
 pytestmark = pytest.mark.core
 
@@ -225,3 +227,66 @@ def test_division_by_the_questions_tokens_is_a_setting(params):
     assert float(divided) == pytest.approx(float(summed), rel=1e-6)  # one token: nothing to divide by
     divided, summed = (run("end_to_end", params, mean_over_question=mean)[0] for mean in (True, False))
     assert abs(float(divided) - float(summed)) > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("end_to_end", ["retriever"]), ("stage1", ["distillation", "alignment"])])
+def test_alpha_weighs_the_retrievers_losses_alone(params, kind, parts):
+    loss, metrics = run(kind, params, alpha=3.0)
+    others = {"reader", "answer_alignment", "attention"} & metrics.keys()
+    expected = 3 * sum(float(metrics[name]) for name in parts) + sum(float(metrics[name]) for name in others)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", Stage)
+def test_each_part_of_the_model_has_a_dropout_key_of_its_own(params, kind, monkeypatch):
+    keys = {}
+    places = {"encode_questions": 2, "encode_passages": 2, "read": 2, "decode": 2}
+    for name, place in places.items():
+        method = getattr(ClassModel, name)
+
+        def recorded(self, *given, _name=name, _place=place, _method=method):
+            keys[_name] = given[_place] if len(given) > _place else None
+            return _method(self, *given)
+
+        monkeypatch.setattr(ClassModel, name, recorded)
+    graph = model_graph(dataclasses.replace(CONFIG, dropout_rate=0.3))
+    for key in (None, jax.random.key(0)):
+        keys.clear()
+        jax.eval_shape(
+            lambda params, batch, key: OBJECTIVES[kind](merge(graph, params), batch, ObjectiveConfig(), key),
+            params,
+            make_batch(kind),
+            key,
+        )
+        assert keys.keys() == places.keys()
+        if key is None:
+            assert set(keys.values()) == {None}
+        else:  # traced keys are the same object only where they are the same key
+            assert None not in keys.values() and len({id(one) for one in keys.values()}) == len(places)
+
+
+def test_no_gradient_reaches_the_teacher(params):
+    batch = make_batch("stage1")
+    texts = {name: getattr(batch, name) for name in ("passage_ids", "passage_lengths")}
+    texts |= {name: getattr(batch, name)[:B] for name in ("question_ids", "question_lengths")}
+    batch = batch._replace(**{f"teacher_{name}": x for name, x in texts.items()})
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def gradients(params):
+        def total(params):
+            found = add_teacher_targets(merge(model_graph(CONFIG), params), batch, ObjectiveConfig())
+            return found.teacher_scores.sum() + jnp.square(found.teacher_attention).sum()
+
+        return jax.grad(total)(params)
+
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients(params)))
+
+
+def test_stages_are_their_names_and_unknown_ones_are_refused():
+    assert [Stage.parse(name) for name in ("stage1", "end_to_end")] == list(Stage) == list(OBJECTIVES)[::-1]
+    assert Stage.parse(Stage.STAGE1) is Stage.STAGE1 and f"{Stage.STAGE1}" == "stage1"
+    for value in ("stage_1", "Stage1", 1, None):
+        with pytest.raises(InputError, match=r"TrainConfig\.objective: .*"):
+            Stage.parse(value, "TrainConfig.objective")
+    with pytest.raises(InputError, match="'end_to_end'"):
+        Stage.parse("end-to-end")
