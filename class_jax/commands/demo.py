@@ -3,11 +3,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from class_jax.commands.printing import AsJson, console, show
+from class_jax.commands.printing import AsJson, console, is_quiet, show
+
+if TYPE_CHECKING:
+    from class_jax.reports.tables import Table
 
 _GIN = "a further gin binding, such as STEPS=100"
 
@@ -27,8 +30,7 @@ def demo(
     from class_jax.demo.run import run_demo
 
     made = run_demo(out, gin or [], console(as_json))
-    if as_json:
-        show(json.loads(made.json()), "", as_json)
+    _show(made, as_json)
 
 
 def real(
@@ -48,5 +50,10 @@ def real(
     from class_jax.demo.real import run_real
 
     made = run_real(data, out, gin or [], console(as_json))
-    if as_json:
-        show(json.loads(made.json()), "", as_json)
+    _show(made, as_json)
+
+
+def _show(made: "Table", as_json: bool) -> None:
+    """Prints the table where the job's console did not: it is quiet, or the result is wanted as JSON."""
+    if as_json or is_quiet():
+        show(json.loads(made.json()), made.print, as_json)

@@ -10,6 +10,15 @@ import typer
 from class_jax.commands.printing import AsJson, console, note, show
 
 
+def _list_tables(wanted: bool) -> None:
+    if wanted:
+        from class_jax.demo.miniatures import list_tables
+
+        for name, title, runs in list_tables():
+            typer.echo(f"{name}\t{title}\t{runs} runs a seed")
+        raise typer.Exit
+
+
 def reproduce(
     table: Annotated[str, typer.Argument(help="1, 4 or figure5")],
     scale: Annotated[str, typer.Option(help="demo: the embedded encyclopaedia")] = "demo",
@@ -18,6 +27,9 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="folder to write; tables share their runs there")] = Path("runs/reproduce"),
     gin: Annotated[list[str] | None, typer.Option(help="a further gin binding for all runs")] = None,
     as_json: AsJson = False,
+    _list: Annotated[
+        bool, typer.Option("--list", callback=_list_tables, is_eager=True, help="print the tables that there are")
+    ] = False,
 ) -> None:
     """Trains every row of a table over several seeds, and prints mean and spread beside the paper's numbers.
 

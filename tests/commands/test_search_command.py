@@ -154,6 +154,19 @@ def test_one_question(folder, exact):
     assert lines[0].split()[0] == "1" and float(lines[0].split()[1]) == pytest.approx(found.scores[0, 0], abs=2e-3)
 
 
+def test_json_is_one_document(folder, exact, tmp_path):
+    questions, store, found = exact
+    hits = json.loads(succeeds(*arguments(folder, questions[0].text, "--language", "fi", "--json")))
+    assert [hit["id"] for hit in hits] == [store.id(row) for row in found.rows[0]]
+    assert [hit["rank"] for hit in hits] == list(range(1, K + 1))
+    given = ("--explain", questions[0].text, "--passage", hits[0]["id"], "--language", "fi", "--json")
+    why = json.loads(succeeds(*arguments(folder, *given, index=None)))
+    assert why["passage"]["id"] == hits[0]["id"] and why["score"] == pytest.approx(hits[0]["score"], abs=2e-3)
+    assert sum(match["score"] for match in why["matches"]) == pytest.approx(why["score"])
+    written = json.loads(succeeds(*of_file(folder, "--trec", tmp_path / "run", "--json")))
+    assert written == {"out": [str(tmp_path / "run")], "questions": 6, "passages": 30}
+
+
 def test_explain_adds_up(folder, exact):
     questions, store, found = exact
     passage = store.id(found.rows[0, 0])
