@@ -186,6 +186,22 @@ def merge(scores, at, best, own=(-1,)):
     return found[0][0].tolist(), found[1][0].tolist()
 
 
+def test_a_broken_vector_counts_where_its_score_is_finite():
+    """A maximum may lose a NaN: the vectors are looked at too, each text's alone."""
+    empty = jnp.full((1, 2, 2), -jnp.inf), jnp.full((1, 2, 2), exact._NO_ROW, jnp.int32)
+    mask, own = jnp.ones((1, 2), bool), jnp.full((1, 2), -1)
+    good = Vectors(jnp.ones((1, 2, 1)), mask), Vectors(jnp.ones((3, 2)), jnp.ones(3, bool))
+    at = np.arange(3, dtype=np.int32)
+
+    def scores(questions, passages):
+        return exact._merge(Given(), questions, own, passages, at, empty)[0][0].tolist()
+
+    assert scores(*good) == [[1, 1], [1, 1]]
+    assert scores(Vectors(good[0].vectors.at[0, 1, 0].set(jnp.nan), mask), good[1]) == [[1, 1], [np.inf, np.inf]]
+    broken = Vectors(good[1].vectors.at[2, 1].set(jnp.inf), good[1].mask)
+    assert scores(good[0], broken) == [[np.inf, 1], [np.inf, 1]]
+
+
 def held(scores, rows):
     return jnp.array([scores], jnp.float32), jnp.array([rows], jnp.int32)
 
