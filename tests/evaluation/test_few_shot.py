@@ -43,7 +43,7 @@ def test_shots_may_be_the_same_for_all_languages():
     shots = draw_shots(TRAINING, ["fi", "ja"], FewShotConfig(shots=6, per_language=False))
     assert shots["fi"] == shots["ja"] and len(shots["fi"]) == 6
     assert draw_shots([], ["fi"], FewShotConfig(shots=0)) == {"fi": []}
-    with pytest.raises(InputError, match="fi: 8 training questions with answers for 9 shots"):
+    with pytest.raises(InputError, match=r"^fi: .*\b9\b"):
         draw_shots(TRAINING, ["ja", "fi"], FewShotConfig(shots=9))
 
 

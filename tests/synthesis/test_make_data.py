@@ -73,9 +73,9 @@ def test_settings_of_the_command_come_before_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("binding", "words"),
     [
-        ("make_data.MakeDataConfig.dump = 1", "did you mean 'dumps'"),
-        ("make_corpus.CorpusConfig.word = 1", "did you mean 'words'"),
-        ("make_data.MakeDataConfig.langlinks = {'fi': 'x'}", "langlinks: language fi: has no dump"),
+        ("make_data.MakeDataConfig.dump = 1", r"MakeDataConfig.*'dumps'"),
+        ("make_corpus.CorpusConfig.word = 1", r"CorpusConfig.*'words'"),
+        ("make_data.MakeDataConfig.langlinks = {'fi': 'x'}", "langlinks: language fi: "),
     ],
 )
 def test_bad_settings_are_named(tmp_path, binding, words):
@@ -133,7 +133,7 @@ def test_counts_of_all_languages_come_together():
 
 def test_a_translator_is_one_of_three():
     for settings in ({}, {"model": "m", "dictionaries": "d"}):
-        with pytest.raises(InputError, match="TranslatorConfig: names none or several"):
+        with pytest.raises(InputError, match=r"^TranslatorConfig: "):
             TranslatorConfig(**settings)
 
 
@@ -163,13 +163,13 @@ def test_dumps_are_found_by_their_names(tmp_path):
     (tmp_path / whole).unlink()
     assert find_dumps(tmp_path, ["en"]) == {"en": (parts[2], parts[0], parts[1])}
     touch(tmp_path, "enwiki-20260101-pages-articles.xml", "enwiki-20260201-pages-articles.xml.bz2")
-    with pytest.raises(InputError, match=r"several dumps of one wiki \(enwiki-20260101.*, enwiki-20260201"):
+    with pytest.raises(InputError, match=r"enwiki-20260101.*, enwiki-20260201"):
         find_dumps(tmp_path, ["en"])
-    with pytest.raises(InputError, match=r"no fiwiki-\*-pages-articles.xml here"):
+    with pytest.raises(InputError, match=r"fiwiki-\*-pages-articles\.xml"):
         find_dumps(tmp_path, ["fi"])
-    with pytest.raises(InputError, match=r"0 files enwiki-\*-page.sql here"):
+    with pytest.raises(InputError, match=r"enwiki-\*-page\.sql"):
         find_tables(tmp_path, ["en"], "page")
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="absent: "):
         find_tables(tmp_path / "absent", ["en"], "page")
 
 

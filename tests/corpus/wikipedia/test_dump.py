@@ -129,8 +129,8 @@ def test_scripts_without_blanks():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (bz2.compress(XML.encode())[:-30], "after 0 pages"),
-        (b"not bzip2", "after 0 pages"),
+        (bz2.compress(XML.encode())[:-30], r"\b0 pages"),
+        (b"not bzip2", r"\b0 pages"),
     ],
 )
 def test_a_cut_off_archive_is_refused(tmp_path, data, words):
@@ -145,10 +145,10 @@ def test_a_cut_off_archive_is_refused(tmp_path, data, words):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (XML[:-200], "after 8 pages, near 'Åbo & Turku'"),
-        (SITE + PAGES[0] + "<page><title>x</b></page>", "after 1 pages, near 'Helsinki'"),
-        ("<html></html>", "after 0 pages"),
-        ("", "after 0 pages"),
+        (XML[:-200], r"\b8 pages.*'Åbo & Turku'"),
+        (SITE + PAGES[0] + "<page><title>x</b></page>", r"\b1 pages.*'Helsinki'"),
+        ("<html></html>", r"\b0 pages"),
+        ("", r"\b0 pages"),
         (XML.encode("utf-16"), None),
     ],
 )
@@ -165,14 +165,14 @@ def test_a_broken_dump_is_refused_and_nothing_written(tmp_path, data, words):
 
 
 def test_a_missing_dump(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.xml: cannot be read"):
+    with pytest.raises(InputError, match=r"absent\.xml: "):
         passages_from_dump(tmp_path / "absent.xml", tmp_path / "p.tsv")
 
 
 def test_a_missing_parser_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mwparserfromhell", None)
     (tmp_path / "d.xml").write_text(XML)
-    with pytest.raises(InputError, match=r"without mwparserfromhell; pip install 'class-jax\[data\]'"):
+    with pytest.raises(InputError, match=r"mwparserfromhell.*class-jax\[data\]"):
         passages_from_dump(tmp_path / "d.xml", tmp_path / "p.tsv")
 
 
@@ -276,7 +276,7 @@ def test_encodings_that_are_declared(tmp_path, name, bytes_):
 
 def test_an_unknown_encoding(tmp_path):
     path = written(tmp_path, '<?xml version="1.0" encoding="klingon"?>\n', XML)
-    with pytest.raises(InputError, match=r"d\.xml: in an unknown encoding, 'klingon'"):
+    with pytest.raises(InputError, match=r"d\.xml: .*'klingon'"):
         titles_and_damage(path)
 
 

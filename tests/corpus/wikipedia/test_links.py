@@ -59,11 +59,11 @@ def test_an_sql_dump_that_is_cut_off(tmp_path):
 @pytest.mark.parametrize(
     ("text", "table", "columns", "words"),
     [
-        (HEAD + ROWS, "page", COLUMNS, "a dump of the table 'langlinks', not 'page'; give the wiki's ...-page.sql.gz"),
-        (HEAD, "page", COLUMNS, "not 'page'"),
-        ("", "page", COLUMNS, "a dump of the table ''"),
-        (HEAD + ROWS, "langlinks", ("ll_titel",), "no column 'll_titel'; did you mean 'll_title'"),
-        (None, "langlinks", COLUMNS, "no such file"),
+        (HEAD + ROWS, "page", COLUMNS, r"l\.sql: .*'langlinks'.*'page'"),
+        (HEAD, "page", COLUMNS, r"l\.sql: .*'page'"),
+        ("", "page", COLUMNS, r"l\.sql: .*''"),
+        (HEAD + ROWS, "langlinks", ("ll_titel",), r"l\.sql: .*'ll_titel'.*'ll_title'"),
+        (None, "langlinks", COLUMNS, r"l\.sql: "),
     ],
 )
 def test_another_table(tmp_path, text, table, columns, words):
@@ -138,5 +138,5 @@ def test_lines_that_are_neither(line):
 
 
 def test_a_table_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="no such table"):
+    with pytest.raises(InputError, match="absent: "):
         Titles(tmp_path / "absent")

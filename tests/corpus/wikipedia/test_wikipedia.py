@@ -268,31 +268,31 @@ def test_an_index_that_does_not_fit(tmp_path):
     path.write_bytes(b"BZh9")
     index = tmp_path / "fiwiki-pages-articles-multistream-index1.txt-p1p9.bz2"
     index.write_bytes(bz2.compress(b"600:1:A\n"))
-    with pytest.raises(InputError, match=r"p1p9\.bz2:1: offset 600 does not fit a dump of 4 bytes"):
+    with pytest.raises(InputError, match=r"p1p9\.bz2:1: .*\b600\b"):
         split_dumps([path])
     index.write_bytes(bz2.compress(b"A:1\n"))
-    with pytest.raises(InputError, match="not 'offset:page id:title'"):
+    with pytest.raises(InputError, match=r"p1p9\.bz2:1: "):
         split_dumps([path])
 
 
-def test_files_are_told_apart(tmp_path):
+def test_files_are_distinguished(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * (3 << 20))
     before = file_identity(tmp_path / "a")
     (tmp_path / "a").write_bytes(b"x" * (3 << 20) + b"y")
     assert file_identity(tmp_path / "a") != before
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="absent: "):
         file_identity(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
     ("wikis", "config", "words"),
     [
-        ([], CorpusConfig(), "no wiki"),
-        ([WikiFiles("xx", ("a",))], CorpusConfig(), "unknown language 'xx'"),
-        ([WikiFiles("en", ())], CorpusConfig(), "has no dump"),
-        ([WikiFiles("en", ("a",))] * 2, CorpusConfig(), "given twice"),
-        ([WikiFiles("en", ("/absent",))], CorpusConfig(), "/absent: cannot be read"),
-        ([WikiFiles("en", ("a",))], CorpusConfig(words=0), "words: 0 is too small"),
+        ([], CorpusConfig(), "^dumps: "),
+        ([WikiFiles("xx", ("a",))], CorpusConfig(), "'xx'"),
+        ([WikiFiles("en", ())], CorpusConfig(), "^language en: "),
+        ([WikiFiles("en", ("a",))] * 2, CorpusConfig(), "^language en: .*twice"),
+        ([WikiFiles("en", ("/absent",))], CorpusConfig(), "^/absent: "),
+        ([WikiFiles("en", ("a",))], CorpusConfig(words=0), "^words: "),
     ],
 )
 def test_bad_settings(tmp_path, wikis, config, words):

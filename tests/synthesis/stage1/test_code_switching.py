@@ -59,7 +59,7 @@ def test_dictionaries_as_published(dictionaries, tmp_path):
         "town": ("kaupunki",),
     }
     (tmp_path / "bad.txt").write_text("river joki\nonly\n")
-    with pytest.raises(InputError, match=r"bad.txt:2: 1 columns instead of 2; write word<TAB>translation"):
+    with pytest.raises(InputError, match=r"bad\.txt:2: "):
         read_dictionary(tmp_path / "bad.txt")
     (tmp_path / "tabs.txt").write_text("New York\tUusi Jorvik\n")
     assert read_dictionary(tmp_path / "tabs.txt") == {"new york": ("Uusi Jorvik",)}
@@ -107,7 +107,7 @@ def test_queries_by_code_switching(work, dictionaries):
     with pytest.raises(InputError, match=r"dictionaries\.ru"):
         write_parallel(work, config)
     (dictionaries / "en-ru.txt").unlink()
-    with pytest.raises(InputError, match=r"en-ru.txt: ru: no such dictionary"):
+    with pytest.raises(InputError, match=r"en-ru\.txt: ru: "):
         write_parallel(work, config)
 
 
@@ -122,11 +122,11 @@ def test_queries_by_translation(work, dictionaries):
 
 
 def test_settings_that_make_no_sense(work, tmp_path, dictionaries):
-    with pytest.raises(InputError, match=r"ParallelConfig.dictionaries: must be set"):
+    with pytest.raises(InputError, match=r"^ParallelConfig\.dictionaries: "):
         ParallelConfig(source="code_switching")
-    with pytest.raises(InputError, match=r"is set, but the source is 'mined'"):
+    with pytest.raises(InputError, match=r"^ParallelConfig\.\w+: .*'mined'"):
         ParallelConfig(dictionaries="muse")
-    with pytest.raises(InputError, match=r"ParallelConfig.ratio: is 0.0"):
+    with pytest.raises(InputError, match=r"^ParallelConfig\.ratio: "):
         ParallelConfig(source="code_switching", dictionaries="muse", ratio=0.0)
     with pytest.raises(InputError, match="needs a translator"):
         write_parallel(work, ParallelConfig(source="translation"))
@@ -134,5 +134,5 @@ def test_settings_that_make_no_sense(work, tmp_path, dictionaries):
         write_parallel(work, translator=DictionaryTranslator(dictionaries))
     with pytest.raises(InputError, match="no dictionaries"):
         DictionaryTranslator(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"en-ko.txt"):
+    with pytest.raises(InputError, match=r"en-ko\.txt"):
         DictionaryTranslator(dictionaries).translate(["a"], "en", "ko")

@@ -84,7 +84,7 @@ def test_a_batch_changes_no_vector_and_the_fingerprint_knows_the_weights(folder,
     save_pretrained(other, tiny_model.random_params(seed=2), tiny_model.CONFIG, folder / "spiece.model")
     assert SimcseEmbedder(str(other), batch=1, max_tokens=24).fingerprint != one.fingerprint
     (other / "spiece.model").unlink()
-    with pytest.raises(InputError, match="no vocabulary beside the weights"):
+    with pytest.raises(InputError, match=r"spiece\.model: "):
         SimcseEmbedder(str(other))
 
 
@@ -92,9 +92,7 @@ def test_sentence_transformers_by_extra(monkeypatch):
     config = EmbedderConfig("sentence_transformers", "some/model")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     open_embedder.cache_clear()
-    with pytest.raises(
-        InputError, match=r"sentence-transformers is not installed; pip install 'class-jax\[synthesis\]'"
-    ):
+    with pytest.raises(InputError, match=r"sentence-transformers.*class-jax\[torch\]"):
         open_embedder(config)
 
     class SentenceTransformer:
@@ -110,17 +108,17 @@ def test_sentence_transformers_by_extra(monkeypatch):
         sys.modules, "sentence_transformers", types.SimpleNamespace(SentenceTransformer=SentenceTransformer)
     )
     np.testing.assert_allclose(open_embedder(config).embed(["a"], "fi"), [[0.6, 0.8]], rtol=1e-6)
-    with pytest.raises(InputError, match=r"nowhere: EmbedderConfig.model: can't be loaded \(no such model\)"):
+    with pytest.raises(InputError, match=r"^nowhere: EmbedderConfig\.model: "):
         open_embedder(EmbedderConfig("sentence_transformers", "nowhere"))
     open_embedder.cache_clear()
 
 
 def test_settings_that_make_no_sense():
-    with pytest.raises(InputError, match="did you mean 'links'"):
+    with pytest.raises(InputError, match=r"EmbedderConfig\.kind: .*'links'"):
         EmbedderConfig("link")
-    with pytest.raises(InputError, match=r"EmbedderConfig.model: must be set"):
+    with pytest.raises(InputError, match=r"^EmbedderConfig\.model: "):
         EmbedderConfig("simcse")
-    with pytest.raises(InputError, match="links have no model"):
+    with pytest.raises(InputError, match=r"^EmbedderConfig\.model: "):
         EmbedderConfig(model="runs/simcse/model")
-    with pytest.raises(InputError, match="choose 1024 or more"):
+    with pytest.raises(InputError, match=r"EmbedderConfig\.\w+: .*1024"):
         LinkEmbedder(0)

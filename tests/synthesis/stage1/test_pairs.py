@@ -79,9 +79,9 @@ def test_a_finished_stage_is_not_run_again_and_other_settings_are_refused(mined)
     assert mine_pairs(work, CONFIG, HERE, progress=False) == counts
     with pytest.raises(InputError, match=r"config\.neighbours: .*4, not 2"):
         mine_pairs(work, dataclasses.replace(CONFIG, neighbours=2), HERE)
-    with pytest.raises(InputError, match=r"ko: no pages.*leave it out of MiningConfig.languages"):
+    with pytest.raises(InputError, match=r"pages/ko: ko: .*MiningConfig\.languages"):
         mine_pairs(work, dataclasses.replace(CONFIG, languages=("ko",)), HERE)
-    with pytest.raises(InputError, match="name others than English"):
+    with pytest.raises(InputError, match=r"^MiningConfig\.languages: "):
         MiningConfig(languages=("en", "fi"))
 
 
@@ -233,5 +233,5 @@ def test_ranking_does_not_depend_on_the_files_and_takes_a_pair_once(tmp_path):
 def test_without_pairs_there_is_nothing_to_write(tmp_path):
     with pytest.raises(InputError, match="is no finished stage"):
         write_parallel(tmp_path)
-    with pytest.raises(InputError, match=r"did you mean 'mined'"):
+    with pytest.raises(InputError, match=r"'mined'"):
         ParallelConfig(source="mine")

@@ -164,11 +164,11 @@ def test_bad_input(config, tmp_path):
     (tmp_path / "few.txt").write_text(
         "A sentence of five words.\nToo short.\n\n日本語の長い文章です。\n", encoding="utf-8"
     )
-    with pytest.raises(InputError, match=r"few.txt: 2 sentences of 3 words or more, for batches of 16"):
+    with pytest.raises(InputError, match=r"few\.txt: .*\b16\b"):
         simcse.train(str(tmp_path), dataclasses.replace(config, sentences=str(tmp_path / "few.txt")))
-    with pytest.raises(InputError, match=r"dropout_rate: is 0.0: dropout is what tells"):
+    with pytest.raises(InputError, match="dropout_rate: "):
         dataclasses.replace(config, model=dataclasses.replace(config.model, dropout_rate=0.0))
-    with pytest.raises(InputError, match=r"SimcseConfig.batch_size: is too small"):
+    with pytest.raises(InputError, match=r"SimcseConfig\.batch_size: "):
         dataclasses.replace(config, batch_size=1)
     linked_wiki.write_pages(tmp_path)
     assert "Ruotsi on maa." in list(simcse.read_sentences(tmp_path / "pages" / "fi"))
