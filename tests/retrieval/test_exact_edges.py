@@ -110,6 +110,7 @@ def test_memory_and_time_of_a_call_are_bounded(world, monkeypatch, encoder, pair
     monkeypatch.setattr(exact, "_CALL_FLOPS", 1e12)
     assert [len(group.members) for group in groups_of(encoder, table, 10, chunk=2)] == [4, 4, 2]
     assert [len(group.members) for group in groups_of(encoder, table, 10, chunk=8)] == [8, 2]
+    assert groups_of(encoder, table, 3, chunk=8)[0].exclude.shape == (1, 4)  # no more than a power of two of them
 
 
 def test_powers_of_two():
