@@ -254,13 +254,14 @@ class CLASS:
         from class_jax.checkpoints.pretrained import load_pretrained
 
         config, params, beside, texts = load_pretrained(folder_or_hub_id, revision=revision)
-        if vocabulary is None and beside is None:
+        chosen = beside if vocabulary is None else vocabulary
+        if chosen is None:
             raise InputError(
                 "no vocabulary beside the weights",
                 file=folder_or_hub_id,
                 remedy="give the model's SentencePiece model (--vocabulary), by path or hub id",
             )
-        return cls(_with_dtype(config, dtype), params, _vocabulary(beside if vocabulary is None else vocabulary), texts)
+        return cls(_with_dtype(config, dtype), params, _vocabulary(chosen), texts)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Writes weights, configuration and vocabulary to a folder, in the Hugging Face layout, with digests.
@@ -343,8 +344,8 @@ class CLASS:
             encoder = inference.encoder(self.config)
             rows, scores = exact_search(encoder, self.params, corpus.store, vectors, k, buckets=buckets)
         else:
-            mask = vectors.mask if self.config.retriever == "multi_vector" else None
-            rows, scores = corpus.index.search(vectors.vectors, mask, k)
+            mask = np.asarray(vectors.mask) if self.config.retriever == "multi_vector" else None
+            rows, scores = corpus.index.search(np.asarray(vectors.vectors), mask, k)
         return Retrieved(rows, scores, (self._clock() - begun) / len(tokens), tokens, plan)
 
     def answer(
@@ -382,12 +383,12 @@ class CLASS:
         found = self.retrieve(questions, corpus, passages, languages, batch=batch)
         reading = self.read(questions, found, corpus.store, beams=beams, max_answer_tokens=max_answer_tokens)
         disable = None if progress is None else not progress
-        answers: list[Answer | None] = [None] * len(questions)
+        answers: dict[int, Answer] = {}
         with tqdm(total=len(questions), unit="question", desc="answer", disable=disable) as bar:
             for i, answer in reading:
                 answers[i] = answer
                 bar.update()
-        return answers
+        return [answers[i] for i in range(len(questions))]
 
     def read(
         self,
@@ -416,8 +417,8 @@ class CLASS:
         if plan is None or batch is not None:
             longest = int(np.max(store.lengths[np.maximum(found.rows, 0)]))
             plan = self._plan(found.tokens, found.rows.shape[1], longest, batch)
-        settings = {"max_tokens": max_tokens, "beams": beams, "clock": self._clock}
-        for reading in answering.read(self.config, self.params, plan, found.rows, store, **settings):
+        read = functools.partial(answering.read, max_tokens=max_tokens, beams=beams, clock=self._clock)
+        for reading in read(self.config, self.params, plan, found.rows, store):
             share = len(reading.members)
             seconds = {"read": reading.read_seconds / share, "decode": reading.decode_seconds / share}
             for place, i in enumerate(reading.members.tolist()):

@@ -151,7 +151,7 @@ def inspect() -> dict[str, Any]:
 
 
 def _cache(folder: Path | None) -> dict[str, Any] | None:
-    return folder and {"folder": str(folder), "bytes": folder_bytes(folder)}
+    return None if folder is None else {"folder": str(folder), "bytes": folder_bytes(folder)}
 
 
 def _extra(name: str) -> dict[str, Any]:
