@@ -87,7 +87,7 @@ class ChatClient:
       sleep: waits some seconds before an attempt; by default a wait that `close` ends early.
 
     Raises:
-      InputError: if `openai` or `diskcache` is not installed, or the key or the cache can't be used.
+      InputError: if `openai` is not installed, or the key or the cache can't be used.
     """
 
     def __init__(
