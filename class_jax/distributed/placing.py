@@ -29,9 +29,9 @@ def _gatherer(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(jnp.copy, out_shardings=sharding.replicated(mesh))
 
 
-def _copies(array: jax.Array, mesh: Mesh) -> list[jax.Array]:
+def _copies(array: jax.Array | np.ndarray, mesh: Mesh) -> list[jax.Array]:
     """One whole copy of an array on each device of this host, by device id."""
-    if len(array.sharding.device_set) < mesh.size:  # a scalar that was made here
+    if not isinstance(array, jax.Array):  # a scalar in place of a parameter that retrieval does not need
         return [jax.device_put(array, device) for device in _own_devices()]
     shards = _gatherer(mesh)(array).addressable_shards
     return [shard.data for shard in sorted(shards, key=lambda shard: shard.device.id)]

@@ -103,7 +103,9 @@ def test_torch_stage1_gradient_is_that_of_the_whole_loss(weights):
     model = torch_reference.load(torch_reference.Reference(CONFIG, 32), weights[0])
     teacher = torch_reference.load(torch_reference.Reference(TEACHER, 32), weights[1])
     rows = [torch_reference.joint_rows(batch, 32, prefix) for prefix in ("", "teacher_")]
-    answers, lengths = (torch.from_numpy(getattr(batch, f"answer_{name}").astype(np.int64)) for name in ("ids", "lengths"))
+    answers, lengths = (
+        torch.from_numpy(getattr(batch, f"answer_{name}").astype(np.int64)) for name in ("ids", "lengths")
+    )
     torch_reference.stage1(model, teacher, (*rows, answers, lengths))
     expected = np.asarray(gradient["encoder"]["retriever_layers"]["mlp"]["wo"]["kernel"][0])
     np.testing.assert_allclose(model.encoder[0].mlp.wo.weight.grad.T.numpy(), expected, rtol=2e-3, atol=1e-5)

@@ -360,13 +360,12 @@ def test_all_replies_within_the_budget_are_yielded_before_it_ends_the_run(server
 
 
 def test_an_iterator_closed_early_sends_no_more(tmp_path):
-    with LLMServer(delay=0.02) as server:
-        with ChatClient(config(server, concurrency=1), tmp_path / "c") as client:
-            outcomes = client.complete((i, ask(str(i))) for i in range(100))
-            next(outcomes)
-            outcomes.close()
-            time.sleep(0.3)
-            assert len(server.seen) <= 3
+    with LLMServer(delay=0.02) as server, ChatClient(config(server, concurrency=1), tmp_path / "c") as client:
+        outcomes = client.complete((i, ask(str(i))) for i in range(100))
+        next(outcomes)
+        outcomes.close()
+        time.sleep(0.3)
+        assert len(server.seen) <= 3
 
 
 def test_a_killed_process_loses_no_reply(server, tmp_path):

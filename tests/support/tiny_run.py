@@ -228,7 +228,11 @@ def start(command: list[str], stop: str | None = None, cache: Path | None = None
 
 def _environment(cache: Path | None, devices: int = 1) -> dict[str, str]:
     flags = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
-    found = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{SUPPORT}"}
+    found = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{SUPPORT}",
+    }
     if cache is not None:
         found |= {"JAX_COMPILATION_CACHE_DIR": str(cache)}
         found |= {f"JAX_PERSISTENT_CACHE_MIN_{what}": "0" for what in ("COMPILE_TIME_SECS", "ENTRY_SIZE_BYTES")}
