@@ -91,12 +91,17 @@ def test_opening_a_run_leaves_gin_as_it_was_and_imports_no_trainer(run):
 
 
 @pytest.mark.parametrize("name", ["config.json", "spiece.model"])
-def test_a_changed_file_of_a_run_is_refused_by_name(run, name):
-    content = (run / name).read_bytes()
-    (run / name).write_bytes(content.replace(b"2", b"3", 1))
-    with pytest.raises(InputError) as error:
-        CLASS.from_pretrained(run)
-    assert str(run / name) in str(error.value)
+def test_a_changed_file_is_refused_by_name(run, tmp_path, name):
+    """Also where the change is harmless: a line end more, pieces of another vocabulary."""
+    CLASS.from_pretrained(run).save_pretrained(tmp_path / "export")
+    tiny_run.write_vocabulary(tmp_path / "other.model", 370)
+    for folder in (run, tmp_path / "export"):
+        is_text = name.endswith(".json")
+        changed = (folder / name).read_bytes() + b"\n" if is_text else (tmp_path / "other.model").read_bytes()
+        (folder / name).write_bytes(changed)
+        with pytest.raises(InputError) as error:
+            CLASS.from_pretrained(folder)
+        assert str(folder / name) in str(error.value)
 
 
 def test_a_configuration_of_another_model_is_refused(run):
@@ -122,6 +127,10 @@ def test_a_description_is_renewed_where_it_differs_and_else_left(run, vocabulary
     assert before == {path.name: path.stat().st_mtime_ns for path in run.iterdir() if path.is_file()}
     write_description(run, MODEL, vocabulary, dataclasses.replace(TEXTS, max_question_tokens=8))
     assert load_pretrained(run).texts.max_question_tokens == 8
+    tiny_run.write_vocabulary(run / "other.model", 370)
+    other = Vocabulary.load(run / "other.model")
+    write_description(run, MODEL, other, dataclasses.replace(TEXTS, max_question_tokens=8))
+    assert (run / "spiece.model").read_bytes() == other.model
 
 
 def test_a_damaged_step_gives_way_to_the_one_before(run, caplog):
