@@ -57,7 +57,7 @@ def make_work(given, seed):
 def jax_side(folder, given):
     """Returns a function of a seed that scores one piece of work: seconds, scores."""
     from class_jax.checkpoints.mbart_files import load_mbart
-    from class_jax.reranking.score import Source, Target, score_pairs
+    from class_jax.reranking.score import SourcePassage, Target, score_pairs
     from class_jax.reranking.scorers import MBartScorer
 
     class TokenScorer(MBartScorer):
@@ -75,7 +75,7 @@ def jax_side(folder, given):
 
     def run(seed):
         scorer.passages, scorer.questions, pairs = make_work(given, seed)
-        sources = [Source(str(m), "", "text", None) for m in range(len(scorer.passages))]
+        sources = [SourcePassage(str(m), "", "text", None) for m in range(len(scorer.passages))]
         questions = [(str(q), None) for q in range(len(scorer.questions))]
         begun = time.perf_counter()
         found = score_pairs(scorer, sources, questions, np.array(pairs))
