@@ -32,7 +32,6 @@ COUNT_BARS = {
     ("stage1", "full"): 0.70,
     ("stage1", "real"): 0.50,
 }
-TIME_BARS = {"end_to_end": 0.35, "stage1": 0.30}
 
 
 def models(given):

@@ -82,7 +82,7 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Explanation(explanation.Explanation):
+class Explanation(explanation.ScoreExplanation):
     """Why a passage was found for a question, token by token, and what the reader made of it.
 
     Attributes:

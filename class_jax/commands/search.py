@@ -11,7 +11,7 @@ from class_jax.commands.printing import AsJson, note, show
 from class_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from class_jax.retrieval.explanation import Explanation
+    from class_jax.retrieval.explanation import ScoreExplanation
 
 _SHOWN, _SNIPPET = 10, 100
 
@@ -117,12 +117,12 @@ def _line(hit: dict[str, Any]) -> str:
     return f"{hit['rank']:3}  {hit['score']:8.3f}  {hit['id']}  {hit['title']}: {text}"
 
 
-def _explained(found: "Explanation") -> dict[str, Any]:
+def _explained(found: "ScoreExplanation") -> dict[str, Any]:
     matches = [dataclasses.asdict(match) for match in found.matches]
     return {"passage": _fields(found.passage), "score": found.score, "matches": matches}
 
 
-def _print_explanation(found: "Explanation") -> None:
+def _print_explanation(found: "ScoreExplanation") -> None:
     """Prints each question token, the passage token that it matched, their product and its share."""
     typer.echo(f"{found.passage.id}  {found.passage.title}\nscore {found.score:.3f}\n")
     typer.echo(f"{'question token':20} {'passage token':20} {'place':>5} {'product':>9} {'share':>7}")

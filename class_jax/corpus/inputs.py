@@ -109,13 +109,8 @@ def encode_question(vocabulary: Vocabulary, question: str, language: str, max_to
     return vocabulary.encode(question_text(question, language))[:max_tokens]
 
 
-def encode_passage(vocabulary: Vocabulary, passage: Passage, max_tokens: int = 200) -> list[int]:
-    """Returns a passage's token ids: at most `max_tokens`, the last of which is the end of sequence."""
-    return _ended(vocabulary, vocabulary.encode(passage_text(passage)), max_tokens)
-
-
 def encode_passages(vocabulary: Vocabulary, passages: Sequence[Passage], max_tokens: int = 200) -> list[list[int]]:
-    """Returns what `encode_passage` gives for each passage, faster than one by one."""
+    """Returns the token ids of each passage: at most `max_tokens`, the last of which is the end of sequence."""
     encoded = vocabulary.encode_batch([passage_text(passage) for passage in passages])
     return [_ended(vocabulary, ids, max_tokens) for ids in encoded]
 

@@ -86,19 +86,14 @@ def sentences(text: str, language: str, whole: Sequence[tuple[int, int]] = ()) -
     return [pair for start, end in found if (pair := _stripped(text, start, end))]
 
 
-def split_words(text: str, words: int = 100) -> list[str]:
-    """Returns consecutive blocks of at most `words` words, each with single blanks.
-
-    Put together again they are the text, but for blanks. Words are what is between blanks; in scripts that have
-    none (Chinese, Japanese, Thai, Khmer, Lao, Burmese) two or four characters count as a word, and a block ends
-    between characters, never inside one with its marks. A last block of fewer than `SHORTEST` words shares the words
-    of the block before it evenly.
-    """
-    return [" ".join(text[start:end].split()) for start, end, _ in blocks(text, words)]
-
-
 def blocks(text: str, words: int) -> list[tuple[int, int, int]]:
-    """Returns (start, end, number of words) of the consecutive blocks of `split_words`."""
+    """Returns (start, end, number of words) of consecutive blocks of at most `words` words.
+
+    Together the blocks are the text, but for blanks. Words are what is between blanks; in scripts that have none
+    (Chinese, Japanese, Thai, Khmer, Lao, Burmese) two or four characters count as a word, and a block ends between
+    characters, never inside one with its marks. A last block of fewer than `SHORTEST` words shares the words of the
+    block before it evenly.
+    """
     units = list(_units(text))
     bounds = [*range(0, len(units), words), len(units)]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] < SHORTEST:

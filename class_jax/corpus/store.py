@@ -244,30 +244,6 @@ class TokenStore:
             ids[full > width, -1] = self.manifest["eos_id"]
         return ids, lengths
 
-    def sequential(
-        self, start: int = 0, stop: int | None = None, batch: int = 1024, length: int | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Streams rows `start` to `stop` in the order of the store.
-
-        Args:
-          start: first row.
-          stop: row after the last; None goes to the end.
-          batch: rows at a time; the last batch may have fewer.
-          length: as in `batch`.
-
-        Yields:
-          rows int64 [m], ids int32 [m, P], lengths int32 [m].
-
-        Raises:
-          InputError: if the rows do not exist.
-        """
-        stop = self.num_passages if stop is None else stop
-        if not 0 <= start <= stop <= self.num_passages:
-            raise InputError(f"no rows {start} to {stop}", file=self.folder, remedy=f"it has {self.num_passages} rows")
-        for first in range(start, stop, batch):
-            rows = np.arange(first, min(first + batch, stop), dtype=np.int64)
-            yield rows, *self.batch(rows, length)
-
     def _checked(self, row: int) -> int:
         if not 0 <= row < self.num_passages:
             raise InputError(f"no row {row}", file=self.folder, remedy=f"its rows are 0 to {self.num_passages - 1}")

@@ -18,7 +18,7 @@ from class_jax.questions.readers import Question, read_xor
 _BLOCK = 64
 
 
-class Passage(Protocol):
+class AnyPassage(Protocol):
     """A passage that was read: `class_jax.api.ReadPassage`."""
 
     id: str
@@ -28,13 +28,13 @@ class Passage(Protocol):
     attention: float
 
 
-class Answer(Protocol):
+class AnyAnswer(Protocol):
     """An answer of a model: `class_jax.api.Answer`."""
 
     question: str
     answer: str
     log_probability: float
-    passages: Sequence[Passage]
+    passages: Sequence[AnyPassage]
     timings: Mapping[str, float]
 
 
@@ -89,7 +89,7 @@ def answer_logged(
     questions: list[Question],
     out: Path,
     made_with: dict[str, Any],
-    answering: Callable[[list[Question]], Iterable[tuple[Question, Answer]]],
+    answering: Callable[[list[Question]], Iterable[tuple[Question, AnyAnswer]]],
     log_file: Path | None = None,
 ) -> int:
     """Answers questions that the log of `out` has no answer of, then writes all predictions; returns how many.
@@ -125,7 +125,7 @@ def log_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.log.jsonl")
 
 
-def supported_by(answer: str, passages: Sequence[Passage]) -> list[int]:
+def supported_by(answer: str, passages: Sequence[AnyPassage]) -> list[int]:
     """Which passages hold the text of an answer: their places in the list, from 1.
 
     See `class_jax.evaluation.text.contains_answer`.
@@ -134,12 +134,12 @@ def supported_by(answer: str, passages: Sequence[Passage]) -> list[int]:
     return [place for place, text in enumerate(texts, start=1) if contains_answer(text, answer)]
 
 
-def confidence(answer: Answer) -> float:
+def confidence(answer: AnyAnswer) -> float:
     """The probability that the model gives to the whole answer: exp of its log-probability."""
     return math.exp(answer.log_probability)
 
 
-def answer_record(answer: Answer) -> dict[str, Any]:
+def answer_record(answer: AnyAnswer) -> dict[str, Any]:
     """An answer with its confidence, the ids of the passages that hold its text, and what was read; JSON-able."""
     places = supported_by(answer.answer, answer.passages)
     fields = ("id", "title", "text", "score", "attention")
@@ -161,7 +161,7 @@ def _answers(
     passages: int,
     language: str | None,
     settings: Mapping[str, Any],
-) -> Iterator[tuple[Question, Answer]]:
+) -> Iterator[tuple[Question, AnyAnswer]]:
     """Answers as batches are done. Without an index all is retrieved first: a search reads the whole corpus."""
     block = _BLOCK if corpus.index is not None else max(1, len(questions))
     for start in range(0, len(questions), block):
@@ -172,7 +172,7 @@ def _answers(
             yield part[i], given
 
 
-def _entry(question: Question, answer: Answer) -> dict[str, Any]:
+def _entry(question: Question, answer: AnyAnswer) -> dict[str, Any]:
     """What the log keeps of an answer."""
     return {
         "question": _digest(question),

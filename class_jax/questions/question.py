@@ -60,7 +60,7 @@ class Questions:
         return hash(repr(self))
 
 
-def reader(read: Callable[P, Iterator[Question]]) -> Callable[P, Questions]:
+def rereadable(read: Callable[P, Iterator[Question]]) -> Callable[P, Questions]:
     """Makes a generator function return `Questions`: no file is opened before an iteration."""
     signature = inspect.signature(read)
 

@@ -20,7 +20,7 @@ from class_jax.corpus.inputs import LANGUAGES
 from class_jax.corpus.passages import Passage
 from class_jax.errors import InputError, nearest
 from class_jax.questions.masking import MASK, mask_other
-from class_jax.questions.question import Question, reader
+from class_jax.questions.question import Question, rereadable
 
 TRAINING_LANGUAGES = ("ar", "bn", "de", "es", "fi", "fr", "it", "ja", "kn", "ko", "ml", "ru", "ta", "te", "zh")
 """The paper's 15 pre-training languages (section 4.1)."""
@@ -39,7 +39,7 @@ MASKED = ("all", "latin")
 _UNANSWERABLE = frozenset({"unanswerable", "long_answer"})
 
 
-@reader
+@rereadable
 def read_xor(
     path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES, needs_answers: bool = False
 ) -> Iterator[Question]:
@@ -71,7 +71,7 @@ def read_xor(
         yield Question(question_id, text, answers, language)
 
 
-@reader
+@rereadable
 def read_nq(path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES) -> Iterator[Question]:
     """Reads Natural Questions as DPR publishes it: question, tab, a Python list of answers.
 
@@ -107,7 +107,7 @@ def read_nq(path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGU
         row_number += 1
 
 
-@reader
+@rereadable
 def read_mkqa(
     path: str | os.PathLike,
     languages: Iterable[str] = MKQA_LANGUAGES,
@@ -146,7 +146,7 @@ def read_mkqa(
                 yield Question(f"{language}-{example_id}", text, answers, language)
 
 
-@reader
+@rereadable
 def read_parallel(
     path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES, mask: str = "all"
 ) -> Iterator[Question]:
@@ -180,7 +180,7 @@ def read_parallel(
         yield Question(question_id, masked, (answer,), language, english)
 
 
-@reader
+@rereadable
 def read_anchor_questions(
     path: str | os.PathLike, *, languages: Collection[str] = KNOWN_LANGUAGES
 ) -> Iterator[Question]:
@@ -200,7 +200,7 @@ def read_anchor_questions(
         yield Question(question_id, text, (answer,), language)
 
 
-@reader
+@rereadable
 def read_parallel_lines(
     english_path: str | os.PathLike,
     other_path: str | os.PathLike,

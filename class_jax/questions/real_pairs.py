@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from class_jax.questions.question import Question, reader
+from class_jax.questions.question import Question, rereadable
 from class_jax.questions.readers import read_parallel_lines, read_xquad
 
 PARALLEL_LANGUAGES = ("ar", "bn", "fi", "ja", "ko", "ru", "te")
@@ -22,7 +22,7 @@ def is_training(question_id: str) -> bool:
     return hashlib.sha256(question_id.encode()).digest()[0] < 0.7 * 256
 
 
-@reader
+@rereadable
 def training_pairs(data: str | os.PathLike) -> Iterator[Question]:
     """The training questions with their English: seven languages' parallel questions, and 70% of XQuAD's.
 

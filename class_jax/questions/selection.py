@@ -6,11 +6,11 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from class_jax.errors import InputError, nearest
-from class_jax.questions.question import Question, reader
+from class_jax.questions.question import Question, rereadable
 from class_jax.questions.readers import KNOWN_LANGUAGES
 
 
-@reader
+@rereadable
 def of_languages(questions: Iterable[Question], languages: Collection[str]) -> Iterator[Question]:
     """The questions in some languages.
 
@@ -23,14 +23,14 @@ def of_languages(questions: Iterable[Question], languages: Collection[str]) -> I
     yield from (question for question in questions if question.language in wanted)
 
 
-@reader
+@rereadable
 def joined(*parts: Iterable[Question]) -> Iterator[Question]:
     """The questions of several readers, one after the other."""
     for part in parts:
         yield from part
 
 
-@reader
+@rereadable
 def sample(
     questions: Iterable[Question], count: int, *, per_language: bool = False, seed: int = 0
 ) -> Iterator[Question]:

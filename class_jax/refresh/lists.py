@@ -79,10 +79,6 @@ class PassageLists:
         """Passages per question."""
         return self.rows.shape[1]
 
-    def ready(self, questions: np.ndarray) -> np.ndarray:
-        """Returns, for question rows [B], a bool [B]: whether the question has a list."""
-        return self.rows[questions, 0] != NO_ROW if self.k else np.zeros(len(questions), bool)
-
     def save(self, folder: str | os.PathLike) -> Path:
         """Publishes the lists as `folder/lists-{version}`, whole or not at all, and returns that path.
 
@@ -139,14 +135,6 @@ class PassageLists:
                 raise DamagedError("missing or altered since it was written", file=path / name, remedy=_REMEDY)
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
         return cls(**arrays, **{key: manifest[key] for key in ("version", "step", "corpus", "questions")})
-
-    @classmethod
-    def latest(
-        cls, folder: str | os.PathLike, *, corpus: str | None = None, questions: str | None = None
-    ) -> "PassageLists | None":
-        """Opens the newest version in `folder`, or returns None where there is none; raises as `load` does."""
-        found = versions(folder)
-        return cls.load(folder_of(folder, found[-1]), corpus=corpus, questions=questions) if found else None
 
     @classmethod
     def from_public(

@@ -143,16 +143,6 @@ class Refresher:
         """Whether the pending refresh is done (or failed), so that `wait` returns at once."""
         return self._refresh is not None and not (self._refresh.thread and self._refresh.thread.is_alive())
 
-    def staleness(self, step: int) -> int:
-        """Returns the training steps between the weights that made the current lists and `step`.
-
-        Raises:
-          RuntimeError: if there are no current lists.
-        """
-        if self._current is None:
-            raise RuntimeError("no passage lists yet: start and wait first")
-        return step - self._current.step
-
     def restore(self, version: int) -> PassageLists:
         """Makes a version on the disk current: what a resumed run does with the version that its checkpoint names.
 

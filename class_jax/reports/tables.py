@@ -7,10 +7,9 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -296,49 +295,3 @@ class Table:
                 f.write(text)
             files.append(file)
         return files
-
-
-def results_table(
-    title: str,
-    results: Mapping[str, Mapping[str, Mapping[str, Any] | None]],
-    at: Sequence[int] = (1, 5),
-    languages: Sequence[str] | None = None,
-    notes: Sequence[str] = (),
-) -> Table:
-    """Puts models below each other: R@k per language and macro, then macro F1 and EM.
-
-    Args:
-      title: the table's title.
-      results: by model, in the order of the rows, `passages` (what `evaluate_passages` returned) and
-        `answers` (what `evaluate_answers` returned); either may be absent: a retriever answers nothing.
-      at: the depths k, each of them in `passages`.
-      languages: the languages and their order; by default all that occur, in alphabetical order.
-      notes: sentences below the table; those of the evaluations are added.
-
-    Raises:
-      InputError: if a model was not evaluated at one of the depths.
-    """
-    if languages is None:
-        languages = sorted(
-            {lang for row in results.values() for lang in (row.get("passages") or {}).get("languages", {})}
-        )
-    names = [f"R@{k}" for k in at]
-    columns: list[Column] = [Column("model")]
-    columns += [Column(lang, name, percent=True) for name in names for lang in (*languages, "macro")]
-    columns += [Column("F1", "macro", percent=True), Column("EM", "macro", percent=True)]
-    rows, seen = [], dict.fromkeys(notes)
-    for model, result in results.items():
-        passages, answers = result.get("passages"), result.get("answers")
-        row: list[Cell] = [model]
-        for name in names:
-            if passages and name not in passages["macro"]:
-                raise InputError(
-                    f"{model!r} was not evaluated at this depth", key=name, remedy=f"evaluate at {list(at)}"
-                )
-            row += [passages["languages"].get(lang, {}).get(name) if passages else None for lang in languages]
-            row.append(passages["macro"][name] if passages else None)
-        row += [answers["macro"][name] if answers else None for name in ("f1", "em")]
-        rows.append(row)
-        for evaluation in (passages, answers):
-            seen |= dict.fromkeys(f"{model}: {note}" for note in (evaluation or {}).get("notes", ()))
-    return Table(title, columns, rows, tuple(seen))

@@ -32,7 +32,7 @@ class TokenMatch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Explanation:
+class ScoreExplanation:
     """A passage's score, as the sum over the question's tokens.
 
     Attributes:
@@ -48,7 +48,7 @@ class Explanation:
 
 def explain_passage(
     model: Any, store: TokenStore, question: str, passage_id: str, language: str | None = None
-) -> Explanation:
+) -> ScoreExplanation:
     """Explains the score of a passage.
 
     Args:
@@ -79,4 +79,4 @@ def explain_passage(
     for match in matches:
         texts = shown(int(tokens[match.question_token])), shown(int(ids[0, match.passage_token]))
         found.append(TokenMatch(*texts, int(match.passage_token), float(match.score), float(match.share)))
-    return Explanation(store.passage(row), sum(match.score for match in found), found)
+    return ScoreExplanation(store.passage(row), sum(match.score for match in found), found)

@@ -24,7 +24,6 @@ from class_jax.errors import InputError, nearest
 FORMAT, VERSION = "class_jax index", 1
 MANIFEST = "manifest.json"
 REBUILD = "build the index again"
-RETRIEVERS = ("multi_vector", "dense")
 # kind -> the class that opens it; imported when asked for, because ScaNN brings TensorFlow.
 KINDS = {
     "exact": ("class_jax.retrieval.vectors", "ExactIndex"),

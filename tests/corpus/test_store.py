@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from class_jax.corpus import memmap_columns, store
-from class_jax.corpus.inputs import encode_passage
+from class_jax.corpus.inputs import encode_passages
 from class_jax.corpus.passages import Passage, write_passages
 from class_jax.corpus.store import TokenStore, build_store
 from class_jax.corpus.vocabulary import Vocabulary, train_vocabulary
@@ -58,7 +58,7 @@ def whole(tsv, vocabulary, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoded(vocabulary):
-    return [encode_passage(vocabulary, p, MAX_TOKENS) for p in PASSAGES]
+    return encode_passages(vocabulary, PASSAGES, MAX_TOKENS)
 
 
 @pytest.fixture
@@ -112,19 +112,7 @@ def test_random_ids_find_their_rows(whole, rows):
 
 def test_cutting_equals_encoding_shorter(whole, vocabulary):
     ids, lengths = whole.batch(np.arange(300), 10)
-    for row, passage in enumerate(PASSAGES):
-        assert ids[row, : lengths[row]].tolist() == encode_passage(vocabulary, passage, 10)
-
-
-@pytest.mark.parametrize(("start", "stop", "batch"), [(0, None, 64), (7, 200, 50), (5, 5, 3), (299, 300, 1000)])
-def test_sequential(whole, encoded, start, stop, batch):
-    seen = []
-    for rows, ids, lengths in whole.sequential(start, stop, batch):
-        assert len(rows) <= batch
-        seen += zip(rows.tolist(), ids.tolist(), lengths.tolist(), strict=True)
-    assert [row for row, *_ in seen] == list(range(start, 300 if stop is None else stop))
-    assert all(ids[:length] == encoded[row] and not any(ids[length:]) for row, ids, length in seen)
-    assert all(ids.shape[1] == 48 for _, ids, _ in whole.sequential(length=48))
+    assert [ids[row, :n].tolist() for row, n in enumerate(lengths)] == encode_passages(vocabulary, PASSAGES, 10)
 
 
 def test_unknown_ids_and_rows_are_named(whole):
@@ -139,8 +127,6 @@ def test_unknown_ids_and_rows_are_named(whole):
         for call in (whole.id, whole.tokens, whole.passage, lambda row: whole.batch([[0, row]])):
             with pytest.raises(InputError, match=f"no row {row}; its rows are 0 to 299"):
                 call(row)
-    with pytest.raises(InputError, match="no rows 5 to 301"):
-        next(whole.sequential(5, 301))
 
 
 def test_colliding_hashes_are_told_apart(tsv, vocabulary, tmp_path, monkeypatch):

@@ -187,11 +187,10 @@ def test_questions(vocabulary):
 
 def test_passages_and_answers(vocabulary):
     short, long = Passage("1", "The river", "Nil"), Passage("2", "The river flows " * 100, "Nil")
-    encoded = inputs.encode_passage(vocabulary, short)
+    encoded, cut = inputs.encode_passages(vocabulary, [short, long], 60)
     assert encoded == [*vocabulary.encode("title: Nil context: The river"), 1]
-    cut = inputs.encode_passage(vocabulary, long, max_tokens=60)
     assert len(cut) == 60 and cut.index(1) == 59
-    assert inputs.encode_passages(vocabulary, [short, long], 60) == [encoded, cut]
+    assert len(inputs.encode_passages(vocabulary, [long])[0]) == 200
     assert inputs.encode_answer(vocabulary, "Ulm") == [*vocabulary.encode("Ulm"), 1]
     assert len(inputs.encode_answer(vocabulary, "Ulm " * 100)) == 50
 

@@ -8,7 +8,7 @@ import pytest
 
 from class_jax.errors import InputError
 from class_jax.questions import readers
-from class_jax.questions.question import Question, Questions, reader
+from class_jax.questions.question import Question, Questions, rereadable
 from class_jax.questions.selection import of_languages, sample
 
 
@@ -65,7 +65,7 @@ def test_wrong_arguments_are_refused_where_they_are_given():
 
 
 def test_a_reader_keeps_its_name_and_signature():
-    @reader
+    @rereadable
     def read_two(language: str = "fi"):
         """Two questions."""
         for i in range(2):

@@ -82,7 +82,7 @@ def test_products_are_those_of_the_decoded_vectors(codec, passages):
     vectors = np.concatenate(passages)
     codes, classes, rows, listed, error = encoded(codec, passages)
     assert [len(r) for r in rows] == np.bincount(classes, minlength=len(rows)).tolist()
-    assert [r.shape[1] for r in rows] == codec.row_bytes
+    assert [r.shape[1] for r in rows] == [codec.header_bytes + int(bits.sum()) // 8 for bits in codec.widths]
     queries = made_questions()[0][0]
     white = codec.questions(queries)
     near = jnp.asarray(codec.centroids.astype(np.float32) @ white.T)

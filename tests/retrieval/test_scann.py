@@ -176,7 +176,7 @@ def test_refresh_through_scann(world, tmp_path):
     expected = exact_search(MULTI, jnp.asarray(table), few, questions, 5, exclude=own, **SEARCH)[0]
     assert overlap(rows, expected) >= 0.9
     assert [p.name for p in tmp_path.iterdir()] == ["lists-000000"]
-    assert PassageLists.latest(tmp_path, corpus="corpus").step == 1
+    assert PassageLists.load(tmp_path / "lists-000000", corpus="corpus").step == 1
 
 
 def test_importing_the_package_leaves_tensorflow_out():

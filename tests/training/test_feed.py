@@ -13,7 +13,7 @@ import pytest
 import tiny_feed
 from tiny_feed import PASSAGES, RANKS, make_feed, make_lists, parallel_table
 
-from class_jax.corpus.inputs import encode_answer, encode_passage, encode_question
+from class_jax.corpus.inputs import encode_answer, encode_passages, encode_question
 from class_jax.corpus.vocabulary import train_vocabulary
 from class_jax.errors import InputError
 from class_jax.questions.readers import Question
@@ -142,7 +142,7 @@ class TestEndToEnd:
             answer = batch.answer_ids[i, : batch.answer_lengths[i]].tolist()
             assert answer in ([encode_answer(vocabulary, a) for a in q.answers] or [[]])
             for n in range(5):
-                passage = encode_passage(vocabulary, store.passage(int(lists.rows[row, n])))
+                (passage,) = encode_passages(vocabulary, [store.passage(int(lists.rows[row, n]))])
                 assert batch.passage_ids[i, n, : batch.passage_lengths[i, n]].tolist() == passage
 
     def test_questions_without_answers_have_answer_length_zero(self, world):

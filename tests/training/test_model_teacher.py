@@ -32,7 +32,7 @@ from class_jax.objectives import objectives
 from class_jax.objectives.batch import Batch
 from class_jax.questions.readers import read_parallel
 from class_jax.refresh import refresher
-from class_jax.refresh.lists import PassageLists
+from class_jax.refresh.lists import NO_ROW, PassageLists
 from class_jax.training import builder, loop, optimizer, teacher
 from class_jax.training.config import RefreshConfig, TrainConfig
 from class_jax.training.data import DataConfig, open_data
@@ -193,7 +193,7 @@ def test_the_loss_is_that_of_the_teachers_scores_and_attention_computed_apart(wo
     params = huggingface.to_params(tensor_files.read_tensors(world / "teacher"), TEACHER)
     questions, vectors, attention = [], [], []
     for row, own in zip(rows, passages, strict=True):
-        tokens = [inputs.encode_passage(texts.vocabulary, data.store.passage(int(i))) for i in own]
+        tokens = inputs.encode_passages(texts.vocabulary, [data.store.passage(int(i)) for i in own])
         question, found, attended = says(TEACHER, params, english_tokens(texts.vocabulary, data, int(row)), tokens)
         questions.append(question)
         vectors += found
@@ -255,7 +255,7 @@ def test_the_first_lists_are_the_teachers(world, opened, run):
 def test_lists_of_a_run_killed_before_its_first_checkpoint_are_not_searched_again(world, opened, tmp_path, monkeypatch):
     wanted = np.array([1, 4])
     first = teacher.lists_by_model_teacher(opened.teacher, opened.data, tmp_path, wanted)
-    assert first.ready(np.arange(len(first.rows))).nonzero()[0].tolist() == wanted.tolist()
+    assert (first.rows[:, 0] != NO_ROW).nonzero()[0].tolist() == wanted.tolist()
     monkeypatch.setattr(refresher, "exact_search", None)
     again = teacher.lists_by_model_teacher(opened.teacher, opened.data, tmp_path, wanted)
     np.testing.assert_array_equal(again.rows, first.rows)

@@ -115,7 +115,7 @@ def passages_from_dump(
 ) -> DumpCounts:
     """Writes the articles of a dump as consecutive passages of at most `words` words.
 
-    See `parse_wikitext` for what is left of wikitext and `segments.split_words` for where passages end. Titles are
+    See `parse_wikitext` for what is left of wikitext and `segments.blocks` for where passages end. Titles are
     NFC-normalised. For links, sentences and several languages, see `wikipedia.make_corpus`, which reads on
     after damage; this function refuses a damaged dump.
 

@@ -61,7 +61,7 @@ class Coded(NamedTuple):
     Attributes:
       centroids: of each vector, [T] int32.
       classes: of each vector, [T] uint8.
-      rows: for each class the rows of its vectors in order, [T_j, row_bytes[j]] uint8.
+      rows: for each class the rows of its vectors in order, [T_j, R_j] uint8.
       listed: [T] bool; no list needs to lead to the others, which MaxSim hardly ever takes.
       error: squared error summed over the vectors, in white coordinates.
     """
@@ -157,11 +157,6 @@ class Codec:
         return self.transform.shape[0]
 
     @property
-    def row_bytes(self) -> list[int]:
-        """Bytes of a stored vector of each class, [J]."""
-        return [self.header_bytes + int(bits.sum()) // 8 for bits in self.widths]
-
-    @property
     def header_bytes(self) -> int:
         """Bytes of a centroid and a size."""
         return _header_bytes(len(self.centroids))
@@ -238,7 +233,7 @@ class Codec:
         """Dot products of stored vectors of one class with question tokens, [T, Q] float32.
 
         Args:
-          rows: [T, row_bytes[j]] uint8, as stored.
+          rows: [T, R_j] uint8, as stored.
           j: the class.
           weights, constant: the class's part of `weights`.
           near: [C, Q], products of the centroids.

@@ -281,7 +281,7 @@ def _is_long_enough(text: str, words: int) -> bool:
     return len(text.split()) >= words or (" " not in text.strip() and len(text.strip()) >= 2 * words)
 
 
-def train(model_dir: str, config: SimcseConfig) -> dict[str, float]:
+def train_simcse(model_dir: str, config: SimcseConfig) -> dict[str, float]:
     """Trains, resuming from the newest checkpoint in `model_dir`; the result is the folder `model_dir/model`.
 
     Killed at any step and started again, it takes the same steps as if it had never stopped.
@@ -419,11 +419,11 @@ def _train_from_gin(files: Sequence[str], bindings: Sequence[str]) -> dict[str, 
         raise explained(error, files) from error
     with replacing(Path(model_dir) / "config.gin") as f:
         f.write(gin.config_str())
-    return train(model_dir, config)
+    return train_simcse(model_dir, config)
 
 
 if __name__ == "__main__":
-    # Under the name by which gin files import it: gin would take `__main__.train` for another function.
+    # Under the name by which gin files import it: gin would take `__main__.SimcseConfig` for another function.
     from class_jax.synthesis.stage1 import simcse
 
     sys.exit(simcse.main())

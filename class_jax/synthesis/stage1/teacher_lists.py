@@ -102,12 +102,12 @@ def _build(pipeline: "beam.Pipeline", out: Path, **settings: Any) -> None:
 def _write(name: str, out: Path, settings: dict[str, Any]) -> None:
     settings = dict(settings)
     teacher = settings.pop("teacher")
-    by_teacher = lists_by_bm25 if isinstance(teacher, Bm25TeacherConfig) else lists_by_model
+    by_teacher = write_bm25_lists if isinstance(teacher, Bm25TeacherConfig) else write_model_lists
     for key, count in by_teacher(out / name, teacher=teacher, **settings).items():
         counter(key).inc(count)
 
 
-def lists_by_bm25(
+def write_bm25_lists(
     out: Path,
     *,
     queries: Path,
@@ -153,7 +153,7 @@ def lists_by_bm25(
     return {"lists": count, "english_questions": len(found), "passages": len(ids)}
 
 
-def lists_by_model(
+def write_model_lists(
     out: Path,
     *,
     queries: Path,
@@ -162,7 +162,7 @@ def lists_by_model(
     teacher: ModelTeacherConfig,
     progress: bool | None = None,
 ) -> dict[str, int]:
-    """Writes passage lists by a model that reads English, such as ReAtt; arguments as for `lists_by_bm25`.
+    """Writes passage lists by a model that reads English, such as ReAtt; arguments as for `write_bm25_lists`.
 
     Raises:
       InputError: for unusable weights or vocabulary, or fewer passages than a list is long.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_dump import page, site
 
 from class_jax.corpus.passages import read_passages
-from class_jax.corpus.segments import SHORTEST, split_words
+from class_jax.corpus.segments import SHORTEST, blocks
 from class_jax.corpus.wikipedia import dump
 from class_jax.corpus.wikipedia.dump import Damage, DumpPage, passages_from_dump, read_dump_pages, read_site
 from class_jax.corpus.wikipedia.wikitext import Site, plain_text
@@ -92,28 +92,33 @@ def test_deep_nesting_ends(wikitext):
     assert isinstance(plain_text("before " + wikitext + " after"), str)
 
 
+def split_words(text, words):
+    """The blocks' texts, each with single blanks."""
+    return [" ".join(text[start:end].split()) for start, end, _ in blocks(text, words)]
+
+
 @settings(deadline=None, max_examples=200)
 @given(
     st.text(st.sampled_from("ab é\u0301ก\u0e33\u0e31ខ\u17d2ម日本カ한국。(1 \u200d"), max_size=200),
     st.integers(12, 20),
 )
 def test_blocks_hold_all_text_and_split_no_character(text, words):
-    blocks = split_words(text, words)
-    assert "".join("".join(blocks).split()) == "".join(text.split())
-    for block in blocks[1:]:
+    found = split_words(text, words)
+    assert "".join("".join(found).split()) == "".join(text.split())
+    for block in found[1:]:
         assert not unicodedata.category(block[0]).startswith("M") or f" {block[0]}" in f" {text}"
         assert block[0] not in "\u0e33" or f" {block[0]}" in f" {text}"
-    assert all(blocks)
+    assert all(found)
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 99, 100, 101, 105, 109, 110, 200, 205, 1009])
 def test_blocks_are_neither_long_nor_tiny(count):
     words = [f"w{i}" for i in range(count)]
-    blocks = [block.split() for block in split_words(" ".join(words), 100)]
-    assert [word for block in blocks for word in block] == words
-    assert max(map(len, blocks)) <= 100
-    assert len(blocks) == -(-count // 100)
-    assert count < SHORTEST or min(map(len, blocks)) >= SHORTEST
+    found = [block.split() for block in split_words(" ".join(words), 100)]
+    assert [word for block in found for word in block] == words
+    assert max(map(len, found)) <= 100
+    assert len(found) == -(-count // 100)
+    assert count < SHORTEST or min(map(len, found)) >= SHORTEST
 
 
 def test_scripts_without_blanks():
@@ -123,7 +128,7 @@ def test_scripts_without_blanks():
     assert split_words("한국어는 길다", 1) == ["한국어는", "길다"]
     assert split_words(unicodedata.normalize("NFD", "がぎ"), 1) == [unicodedata.normalize("NFD", "がぎ")]
     many = "".join(random.Random(0).choices("人山川大小", k=1000))
-    assert [len(block) for block in split_words(many)] == [200] * 5
+    assert [len(block) for block in split_words(many, 100)] == [200] * 5
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from class_jax.synthesis.sources.linked_pages import AnchorTarget, LinkedPage, t
 from class_jax.synthesis.stage1.embedders import LinkEmbedder
 from class_jax.synthesis.stage1.pairs import MiningConfig, SentencePair, mine_page_group, mine_pairs, sentence_links
 from class_jax.synthesis.stage1.parallel import ParallelConfig, rank_pairs, read_pairs, write_parallel
-from class_jax.synthesis.stage1.teacher_lists import english_passages, lists_by_model, write_lists
+from class_jax.synthesis.stage1.teacher_lists import english_passages, write_lists, write_model_lists
 from class_jax.training.teacher import Bm25TeacherConfig, ModelTeacherConfig
 
 CONFIG = MiningConfig(languages=("fi", "ru", "ar"))
@@ -129,7 +129,7 @@ def test_lists_by_a_model(tmp_path):
     )
     languages = tmp_path / "languages.tsv"
     languages.write_text("".join(f"{p.id}\t{'en' if i % 2 else 'fi'}\n" for i, p in enumerate(tiny_run.passages())))
-    found = lists_by_model(
+    found = write_model_lists(
         tmp_path / "lists.jsonl",
         queries=tmp_path / "parallel.tsv",
         passages=tmp_path / "passages.tsv",

@@ -50,7 +50,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return folder, simcse.train(str(folder), config)
+    return folder, simcse.train_simcse(str(folder), config)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def untrained(config, tmp_path_factory):
     """The model of a run that changes nothing."""
     folder = tmp_path_factory.mktemp("untrained")
     still = OptimizerConfig(total_steps=1, learning_rate=0.0)
-    simcse.train(str(folder), dataclasses.replace(config, optimizer=still))
+    simcse.train_simcse(str(folder), dataclasses.replace(config, optimizer=still))
     return folder / "model"
 
 
@@ -136,13 +136,13 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(config, trained, tmp_pa
 
     monkeypatch.setattr(simcse, "_report", killed)
     with pytest.raises(KeyboardInterrupt):
-        simcse.train(str(tmp_path), config)
+        simcse.train_simcse(str(tmp_path), config)
     monkeypatch.setattr(simcse, "_report", report)
     assert len(losses(tmp_path)) == 29
-    simcse.train(str(tmp_path), config)
+    simcse.train_simcse(str(tmp_path), config)
     assert losses(tmp_path) == losses(trained[0])
     with pytest.raises(InputError, match="sentences"):
-        simcse.train(str(tmp_path), dataclasses.replace(config, seed=1))
+        simcse.train_simcse(str(tmp_path), dataclasses.replace(config, seed=1))
 
 
 def test_sentences_are_drawn_by_seed_and_epoch(config):
@@ -165,7 +165,7 @@ def test_bad_input(config, tmp_path):
         "A sentence of five words.\nToo short.\n\n日本語の長い文章です。\n", encoding="utf-8"
     )
     with pytest.raises(InputError, match=r"few\.txt: .*\b16\b"):
-        simcse.train(str(tmp_path), dataclasses.replace(config, sentences=str(tmp_path / "few.txt")))
+        simcse.train_simcse(str(tmp_path), dataclasses.replace(config, sentences=str(tmp_path / "few.txt")))
     with pytest.raises(InputError, match="dropout_rate: "):
         dataclasses.replace(config, model=dataclasses.replace(config.model, dropout_rate=0.0))
     with pytest.raises(InputError, match=r"SimcseConfig\.batch_size: "):
