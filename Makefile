@@ -3,6 +3,7 @@
 #   .venv        all extras and what developers need, by uv.lock
 #   .venv-core   the core alone on Python 3.11, where JAX and Flax are older
 #   .venv-torch  the core, PyTorch and transformers, for tests of parity; Python 3.11 and pip
+#   .venv-mutation  Cosmic Ray, for `make mutate`
 BIN := .venv/bin
 DATA ?= ../shared/data
 # uv of the PATH, else one in an environment of its own.
@@ -14,7 +15,7 @@ marked = $$(grep -rl --include='test_*.py' 'mark\.$(1)' tests)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo real test test-newest test-core test-torch test-slow lint typecheck format lock clean
+.PHONY: demo real test test-newest test-core test-torch test-slow mutate lint typecheck format lock clean
 
 demo: .venv/.installed
 	$(BIN)/class-jax demo --out runs/demo
@@ -40,6 +41,10 @@ test-torch: .venv-torch/.installed
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m "slow and not torch"
+
+# One module's mutants: make mutate MODULE=retrieval/exact OPTIONS="--size 40"; docs/MUTATION.md.
+mutate: .venv/.installed .venv-mutation/.installed
+	.venv-mutation/bin/python tests/mutation/mutate.py $(MODULE) --python $(BIN)/python $(OPTIONS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -77,8 +82,13 @@ lock: $(UV)
 	  .venv-torch/bin/pip install --quiet --no-deps --editable . && \
 	  touch $@; fi
 
+.venv-mutation/.installed: pyproject.toml uv.lock | $(UV)
+	python=$$(.ci/find_python) && UV_PROJECT_ENVIRONMENT=.venv-mutation \
+	  $(UV) sync --frozen --only-group mutation --no-install-project --python "$$python"
+	touch $@
+
 .venv-uv/bin/uv:
 	python=$$(.ci/find_python) && "$$python" -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv==0.13.9
 
 clean:
-	rm -rf .venv .venv-core .venv-torch .venv-uv runs build dist *.egg-info
+	rm -rf .venv .venv-core .venv-torch .venv-mutation .venv-uv runs build dist *.egg-info
