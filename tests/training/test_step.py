@@ -12,9 +12,9 @@ import pytest
 
 from class_jax.distributed.sharding import MeshConfig, make_mesh
 from class_jax.errors import InputError
-from class_jax.models import ModelConfig, merge, model_graph
+from class_jax.models import ModelConfig, create, merge, model_graph, split
 from class_jax.objectives.batch import Batch, Stage
-from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig
+from class_jax.objectives.objectives import OBJECTIVES, ObjectiveConfig, add_teacher_targets
 from class_jax.training import first_state
 from class_jax.training.optimizer import OptimizerConfig, make_optimizer
 from class_jax.training.step import TrainState, init_state, make_train_step
@@ -146,3 +146,43 @@ def test_a_new_run_takes_weights_and_key_from_its_seed(monkeypatch):
 def test_an_unknown_stage_is_refused():
     with pytest.raises(InputError, match=r"stage: .*'stage2'.*'stage1'"):
         make_train_step(CONFIG, "stage2", ObjectiveConfig(), make_optimizer(OptimizerConfig(total_steps=1)), MESH)
+
+
+def test_a_model_teaches_with_its_scores_at_a_temperature():
+    taught_by = dataclasses.replace(CONFIG, d_model=12, num_layers=3)
+    model = model_graph(taught_by)
+    teacher_params = jax.jit(lambda: split(create(taught_by, 1))[1])()
+    pairs = make_batch(0)
+    batch = pairs._replace(
+        question_ids=jnp.concatenate([pairs.question_ids, make_batch(1).question_ids]),
+        question_lengths=jnp.concatenate([pairs.question_lengths, make_batch(1).question_lengths]),
+        answer_ids=jnp.tile(pairs.answer_ids, (2, 1)),
+        answer_lengths=jnp.tile(pairs.answer_lengths, 2),
+        teacher_question_ids=pairs.question_ids,
+        teacher_question_lengths=pairs.question_lengths,
+        teacher_passage_ids=pairs.passage_ids,
+        teacher_passage_lengths=pairs.passage_lengths,
+    )
+    optimizer = make_optimizer(OptimizerConfig(total_steps=10))
+    params = host_copy(init_state(CONFIG, optimizer, MESH).params)
+    losses = ObjectiveConfig()
+
+    @jax.jit
+    def expected(params, teacher_params, batch):
+        given = add_teacher_targets(merge(model, teacher_params), batch, losses, 0.05)
+        return OBJECTIVES[Stage.STAGE1](merge(model_graph(CONFIG), params), given, losses, None)[1]
+
+    def made(**settings):
+        return make_train_step(CONFIG, "stage1", losses, optimizer, MESH, teacher=taught_by, **settings)
+
+    state = init_state(CONFIG, optimizer, MESH, params=params)
+    # What is not given is 1: the traced programs tell, which need no compilation.
+    plain, unscaled, scaled = (
+        str(made(**settings).trace(state, batch, teacher_params).jaxpr)
+        for settings in ({}, {"teacher_temperature": 1.0}, {"teacher_temperature": 0.05})
+    )
+    assert plain == unscaled != scaled
+    _, metrics = made(teacher_temperature=0.05)(state, batch, teacher_params)
+    parts = expected(params, teacher_params, batch)
+    for name in ("distillation", "attention"):
+        np.testing.assert_allclose(metrics[name], parts[name], rtol=1e-4)
