@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python 3.13, 3.12 or 3.11: `make demo` and `make test`.
 # The newest of these is taken; another: make PYTHON=/path/to/python3.12. Environments:
 #   .venv        all extras and what developers need, by uv.lock
-#   .venv-core   the core alone on Python 3.11, where JAX and Flax are older
+#   .venv-core   only the core, on Python 3.11, where JAX and Flax are older
 #   .venv-torch  the core, PyTorch and transformers, for tests of parity; Python 3.11 and pip
 #   .venv-mutation  Cosmic Ray, for `make mutate`
 BIN := .venv/bin

@@ -10,7 +10,7 @@ cache. It does not split its encoder, so its answers are not CLASS's; the work i
 
 Each side runs in a process of its own, so that peak memory is its own; the two take turns within each repetition, so
 that whatever else the machine does strikes both; on a busy machine PyTorch's threads wait for each other far more than
-XLA's do, and `--cores 1` compares the work alone. Times are medians. Peak memory is the process's above what it was
+XLA's do, and `--cores 1` compares only the work. Times are medians. Peak memory is the process's above what it was
 once the weights were loaded, so it holds what answering takes, compiled programs included.
 """
 

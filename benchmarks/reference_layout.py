@@ -96,7 +96,7 @@ def read(model, batch, prefix="", *, only_retriever=False):
     vectors = queries, passages, question.reshape(R, N, T)[:, 0], passage
     if only_retriever:
         return vectors
-    # The teacher's own tokens of the answer have no part in its first position, which alone is used.
+    # The teacher's own tokens of the answer have no part in its first position, the only one used.
     answers = jnp.zeros_like(batch.answer_ids[:R]) if prefix else batch.answer_ids
     memory = Memory(states.reshape(R, N, T, -1), length_mask(lengths, T))
     return *decode(model, memory, answers), vectors
@@ -111,7 +111,7 @@ def scores(queries, passages, query_mask, passage_mask, *, mean):
 
 
 def end_to_end(model, batch, alpha=8.0):
-    """The loss of the second stage, scalar. The reference scores a question against its own passages alone."""
+    """The loss of the second stage, scalar. The reference scores a question only against its own passages."""
     logits, attention, (queries, passages, query_mask, passage_mask) = read(model, batch)
     B, N = batch.passage_lengths.shape
     own = [x.reshape(B, N, *x.shape[1:]) for x in (passages, passage_mask)]

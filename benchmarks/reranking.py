@@ -24,7 +24,7 @@ import numpy as np
 import records
 import workers
 
-# mBART-50's vocabulary and the shape of mBART-large, but for the number of layers.
+# mBART-50's vocabulary and the shape of mBART-large, except for the number of layers.
 SHAPE = {
     "vocab_size": 250054,
     "d_model": 1024,

@@ -10,8 +10,9 @@
     python benchmarks/step.py --profile trace ...                         # a trace for TensorBoard or Perfetto
 
 `--count` traces and allocates nothing. Its real lengths are those of batches that the feed forms of public data
-(`--data`), tokenised with `--vocabulary` or, since mT5's can't be shipped, with a stand-in trained on that data. FLOPs
-are those of matrix products, forward and backward, without rematerialisation; the teacher's forward pass is in both.
+(`--data`), tokenised with `--vocabulary` or, since mT5's can't be shipped, with a vocabulary trained on that
+data. FLOPs are those of matrix products, forward and backward, without rematerialisation; the teacher's forward pass
+is in both.
 """
 
 import argparse
@@ -110,7 +111,7 @@ def compiled(given):
 
 
 def run_shape(given, objective, config, teacher):
-    """What a worker is told of a step."""
+    """The settings of a step that a worker receives."""
     from class_jax.training.feed import bucket
 
     lengths = {"Q": given.question_tokens, "P": given.passage_tokens, "A": given.answer_tokens}
@@ -206,7 +207,7 @@ def parser():
     made.add_argument(
         "--torch", action="store_true", help="time the reference's layout in PyTorch, too (the torch extra)"
     )
-    made.add_argument("--peak-tflops", type=float, help="of all devices together; then MFU and HFU are told")
+    made.add_argument("--peak-tflops", type=float, help="of all devices together; then MFU and HFU are printed")
     made.add_argument("--data", type=Path, help="folder of public data; without it real lengths are not counted")
     made.add_argument("--work", type=Path, default=Path("runs/step_benchmark"), help="where that data is prepared")
     made.add_argument("--vocabulary", help="SentencePiece model for the lengths, by path or hub id")

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Matrix FLOPs of a training step, beside the reference's layout: traced alone, in seconds and without memory.
+"""Matrix FLOPs of a training step, beside the reference's layout: only traced, in seconds and without memory.
 
 The lengths are either the limits ("full") or those of batches that the feed forms of real public data ("real").
 """

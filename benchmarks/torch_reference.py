@@ -236,7 +236,7 @@ def stage1(model, teacher, batch, alpha=8.0):
     rows, teacher_rows, answers, lengths = batch
     B = len(answers) // 2
     with torch.no_grad():
-        # The teacher's own tokens of the answer have no part in its first position, which alone is used.
+        # The teacher's own tokens of the answer have no part in its first position, the only one used.
         _, taught_attention, scored = teacher(teacher_rows, torch.zeros_like(answers[:B]))
         taught = all_scores(*scored).softmax(-1)
         queries, query_mask, passages, passage_mask = model(rows, answers, only_retriever=True)[2]

@@ -238,7 +238,7 @@ class CLASS:
     ) -> "CLASS":
         """Loads a model: a folder, a training run's folder (finished or not), or a Hugging Face hub id.
 
-        A folder is read alone, with its `config.json`, vocabulary, weights and digests; no gin is parsed.
+        Of a folder only `config.json`, vocabulary, weights and digests are read; no gin is parsed.
 
         Args:
           folder_or_hub_id: what `save_pretrained`, `class-jax convert` or a training run wrote, or a hub id. Of a run
@@ -364,7 +364,7 @@ class CLASS:
 
         Args:
           questions: B texts.
-          index: the corpus; a token store alone is searched exactly.
+          index: the corpus; a token store is searched exactly.
           passages: N, read for each question; all of a corpus that has fewer.
           languages: code of each question, or one for all; see `tokenise`.
           beams: 1 decodes greedily, as in the paper; more search with that many beams.

@@ -38,7 +38,7 @@ class Mixture:
         """Registers a task ``{name}_{language}`` for each language found, and the mixture of them.
 
         The files are read once here, to find the languages and their sizes, and once for each task that is used;
-        nothing of them is kept in memory. Registering a name again replaces what it stood for. Training examples have
+        nothing of them is kept in memory. Registering a name again replaces the task. Training examples have
         the features that `tasks.examples` lists.
 
         Args:

@@ -32,7 +32,7 @@ def _shots_of_each_language(path: Path, count: int, seed: int = 0) -> Questions:
 
 
 class Standard(NamedTuple):
-    """What a name stands for.
+    """What a name means.
 
     Attributes:
       title: in words.

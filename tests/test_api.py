@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The user's class: answers equal those of the parts, whatever the batches; bad input is refused or told."""
+"""The user's class: answers equal those of the parts, whatever the batches; bad input is refused or reported."""
 
 import dataclasses
 import logging

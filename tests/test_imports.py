@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Rooms import only from lower floors; the model and its training step run with jax, flax and optax alone."""
+"""Rooms import only from lower floors; the model and its training step run with only jax, flax and optax."""
 
 import ast
 import os

@@ -22,7 +22,7 @@ def answer(
     model: Annotated[str, typer.Option(help="folder of a model or of a training run, or a hub id")],
     store: Annotated[Path, typer.Option(help="token store of the passages")],
     question: Annotated[str | None, typer.Argument(help="the question")] = None,
-    index: Annotated[Path | None, typer.Option(help="of the store; without it the store is embedded anew")] = None,
+    index: Annotated[Path | None, typer.Option(help="of the store; without it the store is embedded again")] = None,
     questions: Annotated[Path | None, typer.Option(help="XOR-TyDi QA JSON lines: id, question, lang")] = None,
     out: Annotated[Path | None, typer.Option(help="predictions to write: a JSON object, id -> answer")] = None,
     passages: Annotated[int, typer.Option(help="passages to read", min=1)] = 100,

@@ -98,7 +98,7 @@ def _print_version(wanted: bool) -> None:
 def _everywhere(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print results and errors only")] = False,
     no_compilation_cache: Annotated[
-        bool, typer.Option("--no-compilation-cache", help="compile anew, and keep nothing of it")
+        bool, typer.Option("--no-compilation-cache", help="compile again, and keep nothing of it")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")

@@ -27,7 +27,7 @@ def compare(
 ) -> None:
     """Puts runs side by side and beside the published rows of their task; tests each against the first.
 
-    Below rankings stands what re-ranking by question generation was published to change, by language.
+    Below rankings are the published changes by question-generation re-ranking, by language.
     """
     form = "json" if as_json and out is None else _form(form, out)
     numbers = _table_numbers(tables)

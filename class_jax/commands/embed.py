@@ -22,7 +22,7 @@ KINDS = ("residual", "scann")
 def embed(
     model: Annotated[str, typer.Option(help="folder of a model or of a training run, or a hub id")],
     store: Annotated[Path, typer.Option(help="token store of the corpus")],
-    out: Annotated[Path, typer.Option(help="folder of vectors to write; searched exactly as it is")],
+    out: Annotated[Path, typer.Option(help="folder of vectors to write; it can be searched exactly")],
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or int8 (with a scale a vector)")] = "float16",
     batch: Annotated[int, typer.Option(help="passages at once on each device", min=1)] = 64,
     part_passages: Annotated[int, typer.Option(help="passages that a killed run may lose", min=1)] = 16384,

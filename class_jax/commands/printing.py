@@ -23,7 +23,7 @@ _QUIET = "CLASS_JAX_QUIET"
 
 
 class _WithoutBars:
-    """Standard error that is never taken for a terminal: progress bars draw themselves on terminals alone."""
+    """Standard error that is never taken for a terminal: progress bars draw themselves only on terminals."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream

@@ -280,7 +280,7 @@ def input_digest(path: str | os.PathLike | None) -> str | None:
     A model's folder may be far too large to be read whole before each start.
 
     Args:
-      path: of the input; None, for an input that is not given, is returned as it is.
+      path: of the input; None, for an input that is not given, is returned unchanged.
 
     Raises:
       InputError: if there is nothing at the path.
@@ -300,7 +300,7 @@ def input_digest(path: str | os.PathLike | None) -> str | None:
 
 
 def as_json(value: Any) -> Any:
-    """Returns a value as it is after being written as JSON and read again: tuples become lists."""
+    """Returns a value written as JSON and read again: tuples become lists."""
     return json.loads(json.dumps(value, sort_keys=True))
 
 

@@ -65,15 +65,13 @@ def parse(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[
         logging.disable(logging.NOTSET)
 
 
-def configured(
-    configurable: Callable[..., T], files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = (".",)
-) -> T:
+def configured(configurable: Callable[..., T], files: Sequence[str], bindings: Sequence[str]) -> T:
     """What gin files and bindings make of a configurable, such as `training.config.TrainConfig`.
 
     Raises:
       InputError: as `parse`; or for a setting that is missing or unknown.
     """
-    parse(files, bindings, search_paths)
+    parse(files, bindings)
     try:
         return gin.get_configurable(configurable)()
     except (RuntimeError, ValueError, TypeError) as error:

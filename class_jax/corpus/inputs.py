@@ -83,7 +83,7 @@ def language_code(language: str, *, file: str | os.PathLike | None = None, line:
 
 
 PREFIXES = ("question:", "title:", "context:")
-"""What stands before the parts of an encoder's text."""
+"""The words before the parts of an encoder's text."""
 
 
 def question_text(question: str, language: str) -> str:

@@ -45,7 +45,7 @@ class MemmapColumn:
         self._digest, self._dtype, self.count = hashlib.sha256(), np.dtype(dtype), 0
 
     def append(self, values: np.ndarray | bytes) -> None:
-        """Appends values, or bytes as they are."""
+        """Appends values, or bytes unchanged."""
         data = values if isinstance(values, bytes) else np.ascontiguousarray(values, self._dtype).tobytes()
         self._file.write(data)
         self._digest.update(data)

@@ -33,7 +33,7 @@ def read_passages(path: str | os.PathLike) -> Iterator[Passage]:
     """Streams the passages of a `.tsv` or `.tsv.gz` file, in constant memory.
 
     A header row (`id text title`) and blank lines are skipped. Titles are NFC-normalised, as
-    the 13-language corpus needs; texts are left as they are.
+    the 13-language corpus needs; texts are unchanged.
 
     Raises:
       InputError: with file and line, for a row without exactly three columns, an empty id or text,
@@ -50,7 +50,7 @@ def read_numbered(
 
     Args:
       path: as in `read_passages`.
-      on_bytes: called with every block of the file's bytes as it is on the disk, in order (for a
+      on_bytes: called with every block of the file's bytes on the disk, in order (for a
         digest or a progress bar), so that nobody needs to read a large file twice.
 
     Raises:

@@ -76,7 +76,7 @@ def sentences(text: str, language: str, whole: Sequence[tuple[int, int]] = ()) -
         start = end = begin
         # Strings, not ICU's offsets: those count UTF-16 units.
         for piece in _openings_moved(_pieces_of(SentenceBreaker(line, language), language)):
-            if end > start and not (_goes_on(text[start:end], piece, language) or _inside(whole, ends, end)):
+            if end > start and not (_continues(text[start:end], piece, language) or _inside(whole, ends, end)):
                 found.append((start, end))
                 start = end
             end += len(piece)
@@ -89,7 +89,7 @@ def sentences(text: str, language: str, whole: Sequence[tuple[int, int]] = ()) -
 def blocks(text: str, words: int) -> list[tuple[int, int, int]]:
     """Returns (start, end, number of words) of consecutive blocks of at most `words` words.
 
-    Together the blocks are the text, but for blanks. Words are what is between blanks; in scripts that have none
+    Together the blocks are the text, except for blanks. Words are what is between blanks; in scripts that have none
     (Chinese, Japanese, Thai, Khmer, Lao, Burmese) two or four characters count as a word, and a block ends between
     characters, never inside one with its marks. A last block of fewer than `SHORTEST` words shares the words of the
     block before it evenly.
@@ -152,7 +152,7 @@ def _openings_moved(pieces: Iterator[str]) -> Iterator[str]:
         yield held
 
 
-def _goes_on(before: str, after: str, language: str) -> bool:
+def _continues(before: str, after: str, language: str) -> bool:
     """Whether a sentence continues over a border that ICU sees between two texts."""
     if language == "ja" and _CLOSED_QUOTE.search(before) and _HIRAGANA.match(after):
         return True

@@ -89,7 +89,7 @@ class Vocabulary:
         """Returns the text of token ids.
 
         Padding, ends of sequence, label padding (negative ids) and the embedding rows beyond the last
-        piece stand for nothing.
+        piece are left out.
         """
         return self._processor.decode([i for i in map(int, ids) if EOS_ID < i < self.pieces])
 
@@ -146,7 +146,7 @@ def train_vocabulary(
       character_coverage: share of the characters that get pieces of their own.
       byte_fallback: other characters become their bytes; without it, a run of them becomes one unknown piece, which
         suits a model that starts from nothing: it would meet most bytes only after training.
-      symbols: texts that are one piece each, wherever they stand. SentencePiece makes no piece of a word, however
+      symbols: texts that are one piece each, wherever they occur. SentencePiece makes no piece of a word, however
         frequent, that no other word contains, such as the prefixes of questions and passages.
       num_threads: threads of the trainer. Sums of floats depend on it, and so may the result.
       max_texts: if there are more texts, a uniform sample of this many is used (and held in memory).

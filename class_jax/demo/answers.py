@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Held-out questions answered by the trained model, shown as they are: right, wrong, and whether a passage says so."""
+"""Held-out questions answered by the trained model, each marked as right or wrong, and whether a passage says so."""
 
 import math
 from collections.abc import Sequence

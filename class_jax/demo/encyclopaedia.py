@@ -146,7 +146,7 @@ class Tables:
     templates: dict[str, dict[str, Any]]
 
     def name(self, entity_or_number: str, language: str) -> str:
-        """Returns an entity's name in a language; a number stands for itself."""
+        """Returns an entity's name in a language; a number is returned unchanged."""
         return self.names[entity_or_number][language] if entity_or_number in self.names else entity_or_number
 
 

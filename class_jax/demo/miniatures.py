@@ -85,15 +85,15 @@ TABLES = {
         "Table 4: effects of two-stage pre-training",
         (
             Row("CLASS-US", "stage2", ("CLASS-US",)),
-            Row("- MLQA-PT: stage 1 alone", "stage1", ("CLASS-US - MLQA-PT", "CLASS-US")),
+            Row("- MLQA-PT: stage 1 only", "stage1", ("CLASS-US - MLQA-PT", "CLASS-US")),
             Row("- Query TF: cloze questions", "stage2_cloze", ("CLASS-US - Query TF", "CLASS-US")),
             Row("- Pre-train: without stage 1", "stage2_alone", ("CLASS-ZS - Pre-train", "CLASS-ZS")),
         ),
         4,
         (
             "- Pre-train: the paper leaves out both stages before fine-tuning on Natural Questions (CLASS-ZS); here "
-            "stage 2's questions stand for those",
-            "the demo's stage 1 trains the retriever alone: it answers nothing",
+            "stage 2's questions take their place",
+            "the demo's stage 1 trains only the retriever: it answers nothing",
         ),
     ),
     "figure5": Miniature(
@@ -105,7 +105,7 @@ TABLES = {
             Row("-L_align", "stage1_no_alignment", lower=True),
         ),
         None,
-        (_FIGURE, "the demo's stage 1 trains the retriever alone: it answers nothing"),
+        (_FIGURE, "the demo's stage 1 trains only the retriever: it answers nothing"),
     ),
 }
 

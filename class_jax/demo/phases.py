@@ -70,7 +70,7 @@ class Phases:
 
     @contextlib.contextmanager
     def _acknowledged(self, what: str) -> Iterator[None]:
-        """Says that a signal has come when it comes, and ends the phase as soon as Python gets to it."""
+        """Acknowledges a signal when it arrives, and ends the phase as soon as Python handles it."""
         if threading.current_thread() is not threading.main_thread():
             yield  # Python handles signals in the main thread only
             return

@@ -34,7 +34,7 @@ _METRICS = {"R@5": "R@2kt", "f1": "f1", "em": "em"}
 
 
 def write_cloze(data: Path) -> Path:
-    """Writes stage 2's questions as they are without transformation: the anchor's sentence, the answer masked.
+    """Writes stage 2's questions before transformation: the anchor's sentence, the answer masked.
 
     Ids and answers are those of `stage2/anchor_questions.tsv`.
 
@@ -195,7 +195,7 @@ def compare_with_paper(table: Miniature, scores: dict[str, list[dict[str, float]
     notes = [
         f"here: macro averages over seven languages, {count} seed{'s' if count > 1 else ''}; ±: standard deviation "
         "over seeds; change: against the first row, seed by seed",
-        "R@5 by passage stands beside R@2kt by tokens: scores are not to be compared, directions are",
+        "R@5 by passage is shown beside R@2kt by tokens: compare directions, not scores",
         "direction: 'same' or 'other' where all seeds agree on it, else 'seeds differ'",
     ]
     return Table(f"{table.title}, in miniature", columns, rows, [*notes, *table.notes])

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Answers to a file of questions, kept one by one as they are given; and whether a passage supports an answer."""
+"""Answers to a file of questions, each kept as soon as it is given; and whether a passage supports an answer."""
 
 import hashlib
 import json

@@ -39,7 +39,7 @@ class FewShotConfig:
     Attributes:
       shots: answered questions in the prompt (5 in the paper).
       per_language: draw them from the training questions in the question's language; else the same few, of whatever
-        languages, stand in every prompt. The paper does not say which.
+        languages, are in every prompt. The paper does not say which.
       passages: of each question, the best ones. The paper does not say how many.
       passage_characters: longer passages are cut there.
       max_tokens: of a reply.
@@ -124,7 +124,6 @@ def answer_few_shot(
     model: ChatModel,
     out: str | os.PathLike,
     config: FewShotConfig | None = None,
-    progress: bool | None = None,
 ) -> dict[str, int]:
     """Answers questions by a language model; writes `out/predictions.json`, `prompts.jsonl` and `settings.json`.
 
@@ -139,7 +138,6 @@ def answer_few_shot(
       model: what answers.
       out: folder to write.
       config: the prompts.
-      progress: show a bar; None shows it on a terminal only.
 
     Returns:
       Counts: `answered`, `cut` (replies that ended at `max_tokens`), `empty` (replies without an answer), `failed`
@@ -160,11 +158,10 @@ def answer_few_shot(
             request = make_request(question, texts, shots[question.language], config)
             yield (question, request), request
 
-    hidden = None if progress is None else not progress
     out = Path(out)
     with (
         replacing(out / "prompts.jsonl") as log,
-        tqdm(total=len(questions), unit="question", desc="few-shot", disable=hidden) as bar,
+        tqdm(total=len(questions), unit="question", desc="few-shot", disable=None) as bar,
     ):
         for (question, request), outcome in model.complete(requests()):
             answer = _count(outcome, counts)

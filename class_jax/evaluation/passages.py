@@ -90,7 +90,7 @@ def score_containment(
     """Whether one of the first N passages contains an answer, question by question.
 
     R^L@N looks for the answers in the question's language, R^M@N for those of the same question in any
-    language (questions whose ids agree but for the language are the same; see `parallel_id`).
+    language (questions whose ids agree except for the language are the same; see `parallel_id`).
 
     Args:
       questions: the questions; those with no answer but yes or no are left out.

@@ -129,4 +129,4 @@ class _array:  # noqa: N801 (a context manager, used like a function)
 
 def _check_word(text: str, key: str) -> None:
     if not text or text.split() != [text]:
-        raise InputError(f"{text!r} can't stand in a TREC run", key=key, remedy="ids without white space are needed")
+        raise InputError(f"{text!r} can't be in a TREC run", key=key, remedy="ids without white space are needed")

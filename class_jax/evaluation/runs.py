@@ -154,7 +154,7 @@ def with_texts(run: Ranked, corpus: str | os.PathLike) -> Ranked:
     """Looks up the texts of a TREC run's passages.
 
     Args:
-      run: as read; one that has texts is returned as it is.
+      run: as read; one that has texts is returned unchanged.
       corpus: the passages, a TSV or a token store's folder.
 
     Raises:

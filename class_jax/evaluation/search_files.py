@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Search for a list of questions: their vectors, kept in files or made anew, an index's options, rescoring.
+"""Search for a list of questions: their vectors, kept in files or made again, an index's options, rescoring.
 
 Axes: B questions, k passages of each.
 """
@@ -122,7 +122,7 @@ def _rescored(
     scores: np.ndarray,
     count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks the first `count` hits of each question by the scores of passages embedded anew."""
+    """Ranks the first `count` hits of each question by the scores of passages embedded again."""
     exact = with_model(inference.encoder(model.config), inference.retriever_params(model.params), store)
     rows, scores = rows.copy(), scores.copy()
     for b in range(len(rows)):

@@ -35,7 +35,7 @@ def normalise_english_answer(text: str) -> str:
 
 
 def contains_answer(text: str, answer: str) -> bool:
-    """Whether a text contains an answer, as written (but for case and blanks) or normalised as for exact match.
+    """Whether a text contains an answer, as written (except for case and blanks) or normalised as for exact match.
 
     Word boundaries do not count, since suffixes follow names in many languages; a number must not be part of a longer
     one.

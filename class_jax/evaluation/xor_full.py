@@ -65,7 +65,7 @@ def _score(prediction: str, answers: Sequence[str], language: str) -> tuple[floa
     if language == "ja":
         answers = [segment_japanese(answer) for answer in answers]
         words = segment_japanese(prediction.replace("・", " ").replace("、", ","))
-    # BLEU compares segmented answers with the prediction as it is written: so the official script.
+    # BLEU compares segmented answers with the unsegmented prediction, as the official script does.
     bleu = character_bleu(prediction, answers)
     return max(f1(words, a) for a in answers), max(exact_match(words, a) for a in answers), bleu
 
@@ -111,8 +111,6 @@ def score_answers(questions: Sequence[Question], predictions: Mapping[str, str],
     return Scores(ids, languages, values, len(questions) - len(ids), missing)
 
 
-def evaluate_answers(
-    questions: Sequence[Question], predictions: Mapping[str, str], english_spans: bool = False
-) -> dict[str, Any]:
+def evaluate_answers(questions: Sequence[Question], predictions: Mapping[str, str]) -> dict[str, Any]:
     """F1, EM and BLEU by language and macro: `score_answers(...).summary()`; see there for arguments and errors."""
-    return score_answers(questions, predictions, english_spans).summary()
+    return score_answers(questions, predictions).summary()

@@ -4,7 +4,7 @@
 Python's own `sqlite3` stores them, as text. Of what was compared (November 2026), `diskcache`, `sqlitedict` and
 `joblib.Memory` load pickles, which run code; the first two have had no release since 2023 while a report about that is
 open (CVE-2025-69872, CVE-2024-35515). LMDB is well kept, but maps its file into memory unchecked: a damaged one can end
-the process. SQLite is well kept, serves threads and processes, and raises an error for damage that it meets.
+the process. SQLite serves threads and processes, and raises an error for damage that it finds.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _SCHEMA = f"""
   PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_FORMAT}"""
 _PUT = "INSERT INTO replies (key, request, reply, model, prompt, completion) VALUES (?, ?, ?, ?, ?, ?)"
 _SUM = "SELECT coalesce(sum(prompt), 0), coalesce(sum(completion), 0) FROM replies WHERE model = ?"
-_parsed = json.JSONDecoder().decode  # of text alone: for anything else, it raises a TypeError
+_parsed = json.JSONDecoder().decode  # of text only: for anything else, it raises a TypeError
 
 
 class ReplyCache:

@@ -173,7 +173,7 @@ class ChatClient:
         try:
             return future.result()
         except (_StoppedError, concurrent.futures.CancelledError) as error:
-            # Another request met what ended the run.
+            # Another request has ended the run.
             raise self._end or InputError("the client was closed meanwhile", key=self.config.url) from error
 
     def _submit(self, request: ChatRequest, call: _Call) -> "concurrent.futures.Future[Reply | Failure]":

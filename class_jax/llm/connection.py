@@ -133,7 +133,7 @@ class Connection:
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    """A reply's body, which ends in an error where it is too large or breaks off."""
+    """A reply's body, which ends in an error where it is too large or ends early."""
 
     def __init__(self, stream: httpx2.AsyncByteStream):
         self._stream = stream
@@ -149,7 +149,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         except httpx2.TimeoutException:
             raise
         except httpx2.TransportError as error:
-            raise TryAgainError(f"the reply broke off ({type(error).__name__})", down=False) from error
+            raise TryAgainError(f"the reply ended early ({type(error).__name__})", down=False) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -50,7 +50,7 @@ class LocalModelConfig:
 class LocalChatModel:
     """Answers chat requests by a model in PyTorch, batch by batch.
 
-    The model's chat template makes the prompt; a model without one (LLaMA-2-7B, say) is given the texts as they are,
+    The model's chat template makes the prompt; a model without one (LLaMA-2-7B, say) is given only the texts,
     to continue. A reply's seed counts within its batch: another batch size can draw other replies.
 
     Raises:

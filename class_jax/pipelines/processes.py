@@ -2,8 +2,8 @@
 """Beam's direct runner with several worker processes, which reports a killed worker instead of waiting for it.
 
 The runner is started in a process of its own and starts the workers from there. All of them form one process group,
-which is killed on an error, on Ctrl-C, and when the process that started it ends. Beam's runner alone would wait for a
-killed worker without end.
+which is killed on an error, on Ctrl-C, and when the process that started it ends. Beam's own runner would wait
+for a killed worker without end.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 
 A loop's body counts as often as it runs (XLA notes the number of turns beside a `while`). Devices need not exist: a
 step compiled for eight host devices (`--xla_force_host_platform_device_count=8`) has the collectives of eight
-accelerators, but for what each backend's own passes join or split.
+accelerators, except for what each backend's own passes join or split.
 """
 
 import collections

@@ -18,7 +18,7 @@ from jax.extend import core
 
 from class_jax.errors import InputError
 
-# jax.checkpoint's name for what its backward pass computes anew.
+# jax.checkpoint's name for what its backward pass computes again.
 _AGAIN = "rematted_computation"
 # Kernels whose work the jaxpr does not show.
 _OPAQUE = ("pallas_call", "custom_call", "ffi_call", "dot_product_attention", "ragged_dot", "triton")

@@ -128,7 +128,7 @@ def _layouts(shape: Shape, machine: Machine) -> Iterator[tuple[dict[str, int], i
 
 
 def refresh_seconds(config: ModelConfig, stage: PaperStage, shape: Shape, machine: Machine) -> float:
-    """Encoding a corpus anew and searching the next interval's questions in it exactly, on the training's devices."""
+    """Encoding a corpus again and searching the next interval's questions in it exactly, on the training's devices."""
     speed = machine.devices * machine.chip.tflops * 1e12 * machine.assumptions.encode_efficiency
     encode = stage.corpus * roofline.encode_flops(dataclasses.replace(config, remat="none"), shape.passage_tokens)
     questions = shape.batch * (REFRESH_EVERY if stage.refreshed else stage.steps)

@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Readers of the public question files as they are published.
+"""Readers of the public question files as published.
 
-A reader returns `Questions`: a value that can be iterated again and again, and reads the file anew each time, row by
+A reader returns `Questions`: a value that can be iterated any number of times, and reads the file each time, row by
 row. An iteration raises `InputError` with file, line and key at the first bad row.
 """
 
@@ -116,7 +116,7 @@ def read_mkqa(
 ) -> Iterator[Question]:
     """Reads MKQA as published (`mkqa.jsonl` or `mkqa.jsonl.gz`): one record per question, all languages in it.
 
-    The id of a question is ``{language}-{example_id}``, since one `example_id` stands for all languages.
+    The id of a question is ``{language}-{example_id}``, since all languages share one `example_id`.
     Answers are each answer's text followed by its aliases, without repetitions.
 
     Args:
@@ -159,7 +159,7 @@ def read_parallel(
     Args:
       path: the file.
       languages: accepted language codes.
-      mask: in which languages: ``all``, as the public code's loader does, or ``latin``, those in Latin script alone, as
+      mask: in which languages: ``all``, as the public code's loader does, or ``latin``, only those in Latin script, as
         the paper says (footnote 2; see `masking.mask_other`, by which mined pairs are written). They differ where
         another script's sentence holds the answer's very string, a number or a name in Latin letters.
 
@@ -210,7 +210,7 @@ def read_parallel_lines(
 ) -> Iterator[Question]:
     """Reads two files whose n-th lines are one question in English and in `language`; there are no answers.
 
-    The id is ``{language}-{line number from 1}``. Such questions train the retriever alone: the reader's
+    The id is ``{language}-{line number from 1}``. Such questions train only the retriever: the reader's
     losses mask them.
 
     Raises:
@@ -308,7 +308,7 @@ class _Ids:
 
 
 def _lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
-    """Yields (line number from 1, line without its end), splitting at newlines alone."""
+    """Yields (line number from 1, line without its end), splitting only at newlines."""
     line = 0
     try:
         with gzip.open(path) if os.fspath(path).endswith(".gz") else open(path, "rb") as f:

@@ -43,14 +43,14 @@ class Ragged:
         return np.diff(self.offsets)
 
     def row_lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the lengths of some rows, of the shape of `rows`; row -1 stands for an empty sequence."""
+        """Returns the lengths of some rows, of the shape of `rows`; row -1 is an empty sequence."""
         return np.where(rows < 0, 0, self.offsets[rows + 1] - self.offsets[rows])
 
     def padded(self, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Gathers rows, each cut to `length` or padded with 0.
 
         Returns:
-          Ids [rows, length] int32 and lengths [rows] int32; row -1 stands for an empty sequence.
+          Ids [rows, length] int32 and lengths [rows] int32; row -1 is an empty sequence.
         """
         lengths = np.minimum(self.row_lengths(rows), length).astype(np.int32)
         ids = np.zeros((len(rows), length), np.int32)

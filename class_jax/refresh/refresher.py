@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The refresher: makes the next passage lists with newer weights in the background, while training continues.
 
-The lists of version v are started at one step and adopted at a later one that the training loop chooses beforehand
+The lists of version v are started at one step and adopted at a later one that the training loop chooses in advance
 (`wait`), so that what a step sees never depends on how fast the machine is.
 
 The work may be divided over a host's devices, and over hosts. Each device searches a part of the corpus by itself: a

@@ -230,7 +230,6 @@ def break_down(
 def breakdown_table(
     title: str,
     parts: Mapping[str, Mapping[str, Any]],
-    average: str = "mean",
     published: Sequence[Published] = (),
 ) -> Table:
     """The table of `break_down`'s result.
@@ -238,19 +237,17 @@ def breakdown_table(
     Args:
       title: the table's title.
       parts: the groups.
-      average: `mean` (over questions) or `macro` (over languages).
       published: rows to show below, of the same breakdown.
     """
-    metrics = list(next(iter(parts.values()))[average])
+    metrics = list(next(iter(parts.values()))["mean"])
     columns = [Column("questions"), Column("count", best=None), Column("share", percent=True, best=None)]
     columns += [Column(metric, percent=True) for metric in metrics]
     rows: list[list[Cell]] = [
-        [name, part["count"], part["share"], *(part[average][m] for m in metrics)] for name, part in parts.items()
+        [name, part["count"], part["share"], *(part["mean"][m] for m in metrics)] for name, part in parts.items()
     ]
     for row in published:
         numbers = [row.values.get(metric, {}).get("macro") for metric in metrics]
         if any(number is not None for number in numbers):
             rows.append([f"{row.row}: {row.group}, Table {row.table}", None, None, *numbers])
-    over = "questions" if average == "mean" else "the languages of each group"
     sources = dict.fromkeys(f"Table {row.table}: {row.paper}, {row.split}" for row in published)
-    return Table(title, columns, rows, (f"averages over {over}", *sources))
+    return Table(title, columns, rows, ("averages over questions", *sources))

@@ -78,7 +78,7 @@ def smooth(values: np.ndarray, points: float) -> np.ndarray:
 
     Args:
       values: [S].
-      points: time constant in points; 0 returns the values as they are.
+      points: time constant in points; 0 returns the values unchanged.
 
     Returns:
       [S] float64.

@@ -80,7 +80,7 @@ class Table:
 
     Attributes:
       title: what it shows.
-      columns: the columns, the first one naming the rows; a string stands for `Column(string)`.
+      columns: the columns, the first one naming the rows; a string is short for `Column(string)`.
       rows: one cell a column; None and NaN are absent values.
       notes: sentences below the table.
 

@@ -112,7 +112,7 @@ def adapt(
     """Trains all parameters of a scorer on pairs.
 
     Args:
-      scorer: of `class_jax.reranking.scorers`; it stays as it is.
+      scorer: of `class_jax.reranking.scorers`; it is not changed.
       pairs: of `choose_pairs`.
       config: how.
       on_step: called with step and loss.

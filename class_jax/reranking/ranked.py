@@ -265,15 +265,13 @@ def passages_of_run(passages: str | os.PathLike, run: str | os.PathLike) -> dict
     return {passage.id: passage for passage in read_passages(passages) if passage.id in named}
 
 
-def write_ranked(
-    path: str | os.PathLike, lists: Sequence[RankedList], format: str, tag: str = "class_jax-rerank"
-) -> None:
+def write_ranked(path: str | os.PathLike, lists: Sequence[RankedList], format: str) -> None:
     """Writes ranked lists, whole or not at all.
 
     `ctxs` keeps all fields of question and passage that the input had; only `score` is new.
 
     Raises:
-      InputError: if the disk refuses, an id can't stand in a TREC run, or the format is unknown.
+      InputError: if the disk refuses, an id can't be in a TREC run, or the format is unknown.
     """
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}", key="format", remedy=nearest(format, FORMATS))
@@ -287,7 +285,7 @@ def write_ranked(
         return
     view, questions = _Passages(lists), [ranked.question for ranked in lists]
     if format == "trec":
-        results.write_trec(path, questions, view, view.rows, view.scores, tag)
+        results.write_trec(path, questions, view, view.rows, view.scores, "class_jax-rerank")
     else:
         results.write_xor_retrieve(path, questions, view, view.rows)
 

@@ -81,7 +81,6 @@ def score_lists(
     *,
     top: int = TOP,
     on_bad: OnBad = refuse,
-    progress: bool | None = None,
 ) -> dict[str, np.ndarray]:
     """Scores the first `top` passages of each list, or finds their scores in the log.
 
@@ -91,7 +90,6 @@ def score_lists(
       log: JSON lines, one a question, appended to as blocks are done; a second start with the same scorer keeps them.
       top: passages scored, from the first.
       on_bad: called with the error of a question with bad texts or languages; if it returns, that one has no scores.
-      progress: show a progress bar; by default only in a terminal.
 
     Returns:
       Question id -> mean log-probabilities, [min(N, top)].
@@ -111,9 +109,8 @@ def score_lists(
                 left.append(ranked)
         total = sum(min(top, len(ranked.passages)) for ranked in lists if ranked.usable)
         done = sum(len(values) for values in scores.values())
-        hidden = None if progress is None else not progress
         cut = [0, 0]
-        with tqdm(total=total, initial=done, unit="pair", desc="rerank", disable=hidden) as bar:
+        with tqdm(total=total, initial=done, unit="pair", desc="rerank", disable=None) as bar:
             for start in range(0, len(left), _BLOCK):
                 for ranked, values in _block(scorer, left[start : start + _BLOCK], top, on_bad, bar.update, cut):
                     entry = {"list": _digest(ranked, top), "scores": [float(value) for value in values]}
@@ -128,7 +125,7 @@ def score_lists(
 def _block(
     scorer: Scorer, lists: Sequence[RankedList], top: int, on_bad: OnBad, update: Callable[[int], None], cut: list[int]
 ) -> Iterator[tuple[RankedList, np.ndarray]]:
-    """Scores lists together; if one of them is bad, each alone."""
+    """Scores lists together; if one of them is bad, each by itself."""
     passages = [SourcePassage(c.id, c.title, c.text, c.language) for ranked in lists for c in ranked.passages[:top]]
     owners = [b for b, ranked in enumerate(lists) for _ in ranked.passages[:top]]
     questions = [(ranked.question.text, ranked.question.language) for ranked in lists]
@@ -162,7 +159,7 @@ def rerank_list(ranked: RankedList, scores: np.ndarray | None, settings: Setting
 
     The passages that were scored come first, by weight * retriever + (1 - weight) * model, each standardised over them
     (mean 0, standard deviation 1; a constant counts nothing), ties in the old order. The others follow in theirs. A
-    list without scores, or of a language that the settings leave out, stays as it is.
+    list without scores, or of a language that the settings leave out, is unchanged.
 
     Args:
       ranked: N passages.
@@ -259,12 +256,11 @@ def tune(
     return chosen
 
 
-def comparison(before: Scores, after: Scores, samples: int = 10_000) -> Table:
+def comparison(before: Scores, after: Scores) -> Table:
     """Recall@5, Recall@15 and MRR by language, before and after, with their significance.
 
     Args:
       before, after: of the same questions.
-      samples: of the bootstrap.
 
     Raises:
       InputError: if no question was scored.
@@ -276,7 +272,7 @@ def comparison(before: Scores, after: Scores, samples: int = 10_000) -> Table:
         mine = np.ones(len(codes), bool) if language == "all" else codes == language
         for metric in METRICS:
             a, b = before.values[metric][mine], after.values[metric][mine]
-            drawn, t = paired_bootstrap(a, b, samples), paired_t_test(a, b)
+            drawn, t = paired_bootstrap(a, b), paired_t_test(a, b)
             rows.append(
                 (f"{language} {metric}", int(mine.sum()), a.mean(), b.mean(), *drawn[:3], drawn.p, t.low, t.high, t.p)
             )

@@ -62,7 +62,7 @@ def rerank_file(
       top: passages re-ranked of a list; the others follow as they were.
       right: ids of each list's right passages; see `find_right`.
       tune_by: a metric by which weight and languages are chosen on these lists instead.
-      bad: bad questions met so far; those met here are added.
+      bad: bad questions found so far; those found here are added.
       skip_bad: whether to skip bad questions, or to end at the first one.
 
     Raises:
@@ -105,13 +105,13 @@ def scores_log(out: Path) -> Path:
 def on_bad(bad: list[InputError], skip: bool) -> OnBad:
     """What to do with a bad question: end, or warn, add it to `bad` and skip it."""
 
-    def met(error: InputError) -> None:
+    def note_bad(error: InputError) -> None:
         if not skip:
             raise error
         _log.warning("%s", error)
         bad.append(error)
 
-    return met
+    return note_bad
 
 
 def read_lists(

@@ -219,7 +219,7 @@ class MBartScorer:
 class T5Scorer:
     """mT5, or the reader of a trained CLASS; neither has language tags.
 
-    The encoder sees the passage alone: its tokens go through the retriever's layers, then, joined with a question of no
+    The encoder sees only the passage: its tokens go through the retriever's layers, then, joined with a question of no
     tokens, through the reader's. That is a plain mT5's encoder, since the two halves share positions and the passage
     then starts at position 0. The decoder, which CLASS trained to give answers, is asked for the question.
 
@@ -358,10 +358,12 @@ def _t5_functions(config: Any) -> tuple[Callable, Callable, Callable, Callable]:
 
 def read_alone(model: class_model.ClassModel, ids: jax.Array, lengths: jax.Array) -> class_model.Memory:
     """Passages [M, P] of [M] tokens, read without a question: as a plain mT5's encoder would."""
-    alone = jax.tree.map(lambda x: x[:, None], model.encode_passages(ids, lengths))
+    passages = jax.tree.map(lambda x: x[:, None], model.encode_passages(ids, lengths))
     M, D = len(ids), model.config.d_model
-    nothing = class_model.Encoded(jnp.zeros((M, 0, D), alone.states.dtype), jnp.zeros(M, jnp.int32), jnp.zeros((M, 0)))
-    return model.read(nothing, alone)
+    nothing = class_model.Encoded(
+        jnp.zeros((M, 0, D), passages.states.dtype), jnp.zeros(M, jnp.int32), jnp.zeros((M, 0))
+    )
+    return model.read(nothing, passages)
 
 
 def _forward(encode: Callable, decode: Callable, log_probabilities: Callable) -> Callable[..., jax.Array]:

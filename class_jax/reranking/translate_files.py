@@ -81,7 +81,7 @@ def translate_file(job: "Job", out: Path, translator: Translator) -> int:
 
 
 def provenance_path(out: Path) -> Path:
-    """Where it stands what each translation was made of and by whom."""
+    """The file that says what each translation was made of and by whom."""
     return out.with_name(f"{out.name}.provenance.jsonl")
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""BM25 over any mixture of scripts: a baseline, and a teacher for stage 1 where no English model is at hand.
+"""BM25 over any mixture of scripts: a baseline, and a teacher for stage 1 where there is no English model.
 
 Axes: B queries, M passages, R given passage rows, T terms.
 """
@@ -89,7 +89,7 @@ class Tokeniser:
     """Splits text of any script into search terms.
 
     NFKC, lower case, words; runs of Han, Kana, Hangul, Thai, Lao, Myanmar and Khmer become character bigrams
-    (a run of one character stays as it is).
+    (a run of one character is unchanged).
 
     Args:
       stopwords: leave out the usual English stop words.
@@ -125,7 +125,7 @@ class Tokeniser:
 
 
 class BM25:
-    """An inverted index with the BM25 weight of every (term, passage) pair worked out beforehand.
+    """An inverted index with the BM25 weight of every (term, passage) pair worked out in advance.
 
     Attributes:
       terms: term -> column.
@@ -265,7 +265,7 @@ class BM25:
         return rows, found
 
     def scores(self, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        """Scores given passages, by looking them up in the columns of the queries' terms alone.
+        """Scores given passages, by looking them up only in the columns of the queries' terms.
 
         Args:
           texts: B queries.
@@ -275,7 +275,7 @@ class BM25:
           [B, R] float32 BM25 scores, the same as `search` gives to those passages (up to rounding).
 
         Raises:
-          InputError: if a row lies outside the corpus.
+          InputError: if a row is outside the corpus.
         """
         rows = np.asarray(rows, np.int64)
         if rows.ndim != 1 or (len(rows) and not (rows.min() >= 0 and rows.max() < self.num_passages)):

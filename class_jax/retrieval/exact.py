@@ -45,7 +45,7 @@ _NO_ROW = np.iinfo(np.int32).max
 
 
 class _Group(NamedTuple):
-    """Questions that are scored in one call: `members` on the host, the rest on the device, [G, C, ...]."""
+    """Questions that are scored in one call: `members` in NumPy, the rest on the device, [G, C, ...]."""
 
     members: np.ndarray
     questions: Vectors
@@ -76,7 +76,7 @@ def exact_search(
       encoder: the model's retriever; its compiled programs are kept for later calls with the same encoder.
       params: its parameters.
       store: the token store.
-      questions: B token arrays without padding; or their vectors on the host, as `encode_questions` returns them.
+      questions: B token arrays without padding; or their vectors in NumPy, as `encode_questions` returns them.
       k: passages per question.
       batch_passages: passages embedded at once.
       batch_questions: questions scored at once against them; None chooses from the shapes.

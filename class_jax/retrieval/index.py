@@ -2,7 +2,7 @@
 """The interface of an index of a corpus, and the manifest that says of which kind the index in a folder is.
 
 An index is a folder: `manifest.json` and the files that it names with their sizes and digests. Opening one reads the
-manifest alone; the rest is memory-mapped or read by the first search.
+manifest only; the rest is memory-mapped or read by the first search.
 
 Axes: B questions, M passages, Q question tokens, K head dim.
 """

@@ -48,7 +48,7 @@ _NO_ROW = np.iinfo(np.int32).max
 
 
 class Padded(NamedTuple):
-    """Vectors of M passages as they are stored, padded to one length.
+    """Stored vectors of M passages, padded to one length.
 
     Attributes:
       vectors: [M, P, K] of the store's type; dense: P = 1.

@@ -31,7 +31,7 @@ class CountRow(NamedTuple):
 
 
 def stage_count_rows(counts: Mapping[str, Mapping[str, int]], languages: Collection[str]) -> list[CountRow]:
-    """Joins the counts of stages and counters that are alike but for their language; rejects last in each stage.
+    """Joins the counts of stages and counters that are alike except for their language; rejects last in each stage.
 
     Args:
       counts: by stage (`pages/fi`) and counter (`examples/fi`).

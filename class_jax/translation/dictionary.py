@@ -69,7 +69,7 @@ def replace_words(
     kept: Sequence[str] = (),
     terms: re.Pattern[str] = _WORD,
 ) -> str:
-    """Replaces words that the dictionary has by one of their translations; all else stays as it stands.
+    """Replaces words that the dictionary has by one of their translations; all else is unchanged.
 
     Args:
       text: any text.
@@ -98,7 +98,7 @@ def term_pattern(dictionary: Mapping[str, Sequence[str]]) -> re.Pattern[str]:
 
 
 class DictionaryTranslator:
-    """Term by term, with the first translation of each: a baseline, and a stand-in where no model is at hand.
+    """Term by term, with the first translation of each: a baseline, and what serves where there is no model.
 
     A term is a word, or several where the dictionary has a tab behind them (names, titles of pages).
 

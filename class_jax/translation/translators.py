@@ -219,9 +219,7 @@ class Item(NamedTuple):
     target: str
 
 
-def translate_items(
-    translator: Translator, items: Iterable[Item], provenance: str | os.PathLike, *, progress: bool | None = None
-) -> dict[Item, str]:
+def translate_items(translator: Translator, items: Iterable[Item], provenance: str | os.PathLike) -> dict[Item, str]:
     """Translates items, each once, and keeps of each where its translation is from.
 
     Args:
@@ -229,7 +227,6 @@ def translate_items(
       items: what to translate; those already in the file are not translated again.
       provenance: JSON lines, one an item: id, field, source and target language, source text, text, and the
         translator's kind and fingerprint. Appended to after each block: a killed run resumes from there.
-      progress: show a bar; None shows it on a terminal.
 
     Raises:
       InputError: if the file is of another translator or damaged, the disk refuses, or see `Translator.translate`.
@@ -237,12 +234,10 @@ def translate_items(
     wanted, path = list(dict.fromkeys(items)), Path(provenance)
     made = {"translator": getattr(translator, "name", type(translator).__name__), "model": translator.fingerprint}
     with locked(path):
-        return _translated(translator, wanted, path, made, progress)
+        return _translated(translator, wanted, path, made)
 
 
-def _translated(
-    translator: Translator, wanted: list[Item], path: Path, made: dict[str, str], progress: bool | None
-) -> dict[Item, str]:
+def _translated(translator: Translator, wanted: list[Item], path: Path, made: dict[str, str]) -> dict[Item, str]:
     """Translates what the file lacks and appends it; the file is locked by the caller."""
     from tqdm import tqdm
 
@@ -254,13 +249,12 @@ def _translated(
             found[item] = item.text
         elif item not in found:
             by_pair.setdefault((item.source, item.target), []).append(item)
-    hidden = None if progress is None else not progress
     left = sum(map(len, by_pair.values()))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             open(path, "a", encoding="utf-8", newline="\n") as f,
-            tqdm(total=len(wanted), initial=len(wanted) - left, unit="text", desc="translate", disable=hidden) as bar,
+            tqdm(total=len(wanted), initial=len(wanted) - left, unit="text", desc="translate", disable=None) as bar,
         ):
             for (source, target), members in by_pair.items():
                 for start in range(0, len(members), _BLOCK):

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""benchmarks/workers.py: sides take turns with the same seeds, the first repetition does not count, failures are told."""
+"""benchmarks/workers.py: sides take turns with the same seeds, the first repetition does not count, failures are reported."""
 
 import sys
 from pathlib import Path

@@ -133,7 +133,7 @@ def test_extra_pass_of_stage1_is_counted():
     student = step_count.count_reference(
         CONFIG, "end_to_end", step_count.batch_shapes("end_to_end", 4, 3, lengths={"Q": 8, "P": 16, "A": 1}), TEACHER
     ).model
-    # The teacher: half of the student's rows, forward alone. Scores are the rest.
+    # The teacher: half of the student's rows, forward only. Scores are the rest.
     assert student + 3 * layer + 4 * layer / 2 < with_extra < (student + 3 * layer + 4 * layer / 2) * 1.2
 
 

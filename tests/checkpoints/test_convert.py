@@ -3,7 +3,6 @@
 
 import dataclasses
 import json
-import random
 import resource
 import shutil
 import weakref
@@ -14,6 +13,7 @@ import pytest
 import tensorstore as ts
 import tiny_run
 import typer
+from damage import flipped_bits
 from hf_tensors import CONFIG, DENSE, make_tensors, same
 from typer.testing import CliRunner
 
@@ -163,23 +163,16 @@ def test_flipped_bits_are_refused_in_every_layout(layouts, layout):
     folder = layouts[0] / layout
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     files = [path for path in files if path.name not in ("config.json", "digests.json")]
-    draw = random.Random(1)
-    for _ in range(50):
-        path = draw.choice(files)
-        content = path.read_bytes()
-        damaged = bytearray(content)
-        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
-        path.write_bytes(damaged)
+    for _ in flipped_bits(files, 50, seed=1):
         with pytest.raises(InputError, match="is damaged"):
             tensors = open_source(folder).tensors
             for name in tensors:
                 tensors[name]
-        path.write_bytes(content)
     assert equal(folder, layouts[1])
 
 
 def test_a_damaged_array_of_a_run_without_digests_json_is_refused(layouts, tmp_path, monkeypatch):
-    """As training writes it: the digests stand in the step's own document."""
+    """As training writes it: the digests are in the step's own document."""
     shutil.copytree(layouts[0] / ORBAX, tmp_path / "run")
     (tmp_path / "run" / "digests.json").unlink()
 
@@ -408,7 +401,7 @@ class TestHub:
         assert not any(pattern.endswith(".bin") for pattern in asked[-1][2])
         count = len(asked)
         assert hub.local_folder("google/mt5-tiny", "v1") == tmp_path / "cache"
-        assert len(asked) == count + 1 and asked[-1][2] is None  # from the cache alone
+        assert len(asked) == count + 1 and asked[-1][2] is None  # from the cache only
 
     def test_a_cache_with_the_vocabulary_alone_is_not_enough(self, client, tmp_path):
         _, asked = client

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""A run's folder is opened alone: by what lies in it, without gin and without the trainer; old runs are, too."""
+"""A run's folder is opened by what it holds, without gin and without the trainer; old runs are, too."""
 
 import dataclasses
 import json

@@ -3,7 +3,6 @@
 
 import dataclasses
 import json
-import random
 import shutil
 
 import jax
@@ -12,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorstore as ts
+from damage import flipped_bits
 from flax import serialization
 from hf_tensors import CONFIG, DENSE, make_tensors, same
 
@@ -156,16 +156,9 @@ def test_t5x_s_reader_finds_every_array_by_the_index(written):
 def test_flipped_bits_are_refused(written):
     folder, _ = written
     files = [path for path in sorted((folder / "checkpoint_0").rglob("*")) if path.is_file()]
-    draw = random.Random(0)
-    for _ in range(60):
-        path = draw.choice(files)
-        content = path.read_bytes()
-        damaged = bytearray(content)
-        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
-        path.write_bytes(damaged)
+    for _ in flipped_bits(files, 60, seed=0):
         with pytest.raises(InputError, match="is damaged"):
             t5x.read_t5x(folder)
-        path.write_bytes(content)
     assert len(t5x.read_t5x(folder)[1]) == len(make_tensors(CONFIG))
 
 

@@ -16,7 +16,7 @@ FILE = "pytorch_model.bin"
 
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path):
-    """This Python can't import PyTorch, and the one that the variable names is this one anew."""
+    """This Python can't import PyTorch, and the one that the variable names is this one again."""
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setenv(TORCH_PYTHON, sys.executable)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -6,16 +6,14 @@ import json
 import math
 
 import pytest
+import tiny_corpus
 import tiny_run
 import typer
 from rich.console import Console
-from tiny_model import CONFIG, random_params
 from typer.testing import CliRunner
 
 from class_jax import api
 from class_jax.commands import answer as command
-from class_jax.corpus.store import build_store
-from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.errors import InputError
 from class_jax.evaluation import answer_files
 from class_jax.evaluation.predictions import read_answers
@@ -27,12 +25,7 @@ COUNT = 7
 def folder(tmp_path_factory):
     """A model, a token store and a question file."""
     folder = tmp_path_factory.mktemp("answer")
-    tiny_run.write_vocabulary(folder / "vocabulary.model")
-    tiny_run.write_passages(folder / "passages.tsv", tiny_run.passages())
-    vocabulary = Vocabulary.load(folder / "vocabulary.model")
-    build_store(folder / "passages.tsv", vocabulary, folder / "store", progress=False)
-    for seed in (1, 2):
-        api.CLASS(CONFIG, random_params(seed=seed), vocabulary).save_pretrained(folder / f"model{seed}")
+    tiny_corpus.build_models(folder)
     lines = [{"id": f"q{i}", "question": f"joki {i} [Asla]", "lang": ("fi", " ar")[i % 2]} for i in range(COUNT)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -122,7 +115,7 @@ def test_a_file_in_the_official_format(whole, folder):
 
 
 @pytest.mark.parametrize("torn", ["", '{"id": "q5", "ques'])
-def test_goes_on_where_it_was_killed(folder, whole, tmp_path, monkeypatch, torn):
+def test_resumes_where_it_was_killed(folder, whole, tmp_path, monkeypatch, torn):
     """The process dies after three answers, perhaps while it wrote a fourth."""
     write, written = answer_files.WorkLog.write, []
 

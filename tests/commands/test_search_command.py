@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
+import tiny_corpus
 import tiny_run
 import typer
-from tiny_model import CONFIG, random_params
 from typer.testing import CliRunner
 
 from class_jax import api
@@ -51,12 +51,7 @@ def fails(*arguments):
 def folder(tmp_path_factory):
     """A model, a token store, questions, vectors and an index of them, all made by the commands."""
     folder = tmp_path_factory.mktemp("search")
-    tiny_run.write_vocabulary(folder / "vocabulary.model")
-    tiny_run.write_passages(folder / "passages.tsv", tiny_run.passages())
-    vocabulary = Vocabulary.load(folder / "vocabulary.model")
-    build_store(folder / "passages.tsv", vocabulary, folder / "store", progress=False)
-    for seed in (1, 2):
-        api.CLASS(CONFIG, random_params(seed=seed), vocabulary).save_pretrained(folder / f"model{seed}")
+    tiny_corpus.build_models(folder)
     lines = [
         {"id": f"q{i}", "question": f"joki {t}", "answers": [r], "lang": ("fi", " ar")[i % 2]}
         for i, (t, r) in enumerate(zip(tiny_run._TOWNS[:6], tiny_run._RIVERS, strict=False))
@@ -235,6 +230,6 @@ def test_bad_input(folder, tmp_path):
     )
     questions = list(read_xor(folder / "questions.jsonl"))[:1]
     store = TokenStore.open(folder / "store")
-    with pytest.raises(InputError, match="can't stand in a TREC run"):
+    with pytest.raises(InputError, match="can't be in a TREC run"):
         write_trec(tmp_path / "t", questions, store, np.zeros((1, 1), int), np.zeros((1, 1)), tag="my run")
     assert not (tmp_path / "t").exists()

@@ -25,7 +25,7 @@ def claims(name):
     [block] = re.findall(r"^# Published:\n((?:#   .*\n)+)", header(name), flags=re.MULTILINE)
     text = re.sub(r"\n#     +", " ", block)
     found = re.findall(r"^#   (Table|Figure) (\d+), (.+?): (.+)$", text, flags=re.MULTILINE)
-    assert found or "#   no score of this step alone" in text, name
+    assert found or "#   no score of this step by itself" in text, name
     return found
 
 

@@ -62,7 +62,7 @@ def test_titles_become_nfc_and_texts_stay(tmp_path):
     assert list(read_passages(path)) == [Passage("7", decomposed + " x", "Å가")]
 
 
-# A tab and a line end in one field can't be told from a quote that swallowed rows: both sides refuse them.
+# A tab and a line end in one field can't be distinguished from a quote that swallowed rows: both sides refuse them.
 _field = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30).filter(
     lambda s: not ("\t" in s and ("\n" in s or "\r" in s))
 )

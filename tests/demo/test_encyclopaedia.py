@@ -75,7 +75,7 @@ def tables():
 
 
 def test_a_thinned_encyclopaedia_is_closed(tables):
-    """Nothing that is kept tells of a country, or of something in a country, that is left out."""
+    """Nothing that is kept mentions a country, or something in a country, that is left out."""
     few = thinned(tables, 3)
     assert thinned(tables, 1) is tables
     countries = [entity for entity, kind in tables.types.items() if kind == "country"][::3]

@@ -130,7 +130,7 @@ def test_the_table_stands_beside_the_papers(tmp_path):
     assert cloze["R@5 direction"] == "seeds differ" and cloze["f1 direction"] == "same"
     assert alone["R@2kt, paper change"] == pytest.approx(0.276 - 0.682) and alone["R@5 direction"] == "other"
     assert json.loads((tmp_path / "table4.json").read_text())["title"].startswith("Table 4")
-    # All is there: nothing is trained again, and one more seed trains that alone.
+    # All is there: nothing is trained again, and one more seed trains only that one.
     calls.clear()
     assert reproduce("4", tmp_path, seeds=2, steps=5, console=quiet(), train=train).rows == table.rows and not calls
     reproduce("4", tmp_path, seeds=3, steps=5, console=quiet(), train=train)
@@ -178,7 +178,7 @@ def test_unknown_tables_and_scales_are_refused(tmp_path):
 
 
 def test_a_real_run_of_two_steps(tmp_path, monkeypatch):
-    """Stage 2 alone, on cloze questions."""
+    """Only stage 2, on cloze questions."""
     run = Run("stage2", None, RUNS["stage2_alone"].settings, cloze=True)
     monkeypatch.setitem(RUNS, "mine", run)
     monkeypatch.setitem(TABLES, "mine", Miniature("Mine", (Row("first", "mine"),)))

@@ -154,7 +154,7 @@ def test_keys_and_values_of_the_memory_are_not_copied_per_beam(params, memory):
 
 
 def chain(table):
-    """A decoder whose logits depend on the last token alone, [V, V]; its cache counts the steps of each beam."""
+    """A decoder whose logits depend only on the last token, [V, V]; its cache counts the steps of each beam."""
     logits = jnp.log(jnp.asarray(table))
 
     def step(tokens, position, cache):
@@ -192,7 +192,7 @@ def test_forced_tokens_and_pads_of_greedy_search():
 
 
 def test_mbart_fixture_rules(golden):
-    """4 beams of the fixture end where mBART's forced end of sequence stands: what `last` is for."""
+    """4 beams of the fixture end where mBART's forced end of sequence is: what `last` is for."""
     fixture = np.load(golden / "mbart" / "fixture.npz")
     tokens = SpecialTokens(start=2, eos=2, pad=1, first=323, last=2)
     beams = fixture["beam4"]

@@ -93,7 +93,7 @@ def test_answers_end_with_the_end_of_sequence(greedy, stepwise, memory, decode):
     np.testing.assert_array_equal(answers.ids, ids)
     np.testing.assert_array_equal(answers.lengths, lengths)
     np.testing.assert_allclose(answers.log_probabilities, total, **TOLERANCE)
-    # And by the teacher-forced decoder, from the answers alone.
+    # And by the teacher-forced decoder, from the answers.
     log_probabilities = jax.nn.log_softmax(decode(memory, answers.ids)[0])
     picked = np.take_along_axis(np.asarray(log_probabilities), np.asarray(answers.ids)[..., None], -1)[..., 0]
     forced = np.where(np.arange(A) < lengths[:, None], picked, 0).sum(-1)

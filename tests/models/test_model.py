@@ -134,10 +134,10 @@ def test_a_side_never_influences_the_other(setup):
         np.abs(g).max(axis=1) for g in jax.jit(gradients, compiler_options=QUICK)(params)
     )
     asked = np.unique(batch["question_ids"][np.arange(Q) < batch["question_lengths"][:, None]])
-    told = np.unique(batch["passage_ids"][np.arange(P) < batch["passage_lengths"][..., None]])
-    assert (of_questions[told] == 0).all() and (of_questions[asked] > 0).all()
-    assert (of_passages[asked] == 0).all() and (of_passages[told] > 0).all()
-    assert (of_reading[asked] > 0).all() and (of_reading[told] > 0).all()
+    given = np.unique(batch["passage_ids"][np.arange(P) < batch["passage_lengths"][..., None]])
+    assert (of_questions[given] == 0).all() and (of_questions[asked] > 0).all()
+    assert (of_passages[asked] == 0).all() and (of_passages[given] > 0).all()
+    assert (of_reading[asked] > 0).all() and (of_reading[given] > 0).all()
 
 
 def test_changing_a_token_changes_its_own_text_alone(setup):

@@ -15,7 +15,7 @@ from class_jax.demo import run
 from class_jax.demo.miniatures import TABLES
 
 QUESTION = "Minkä maan pääkaupunki on Pariisi?"
-# What stands in the README for files that a reader has.
+# The README's names of files that a reader has.
 STAND_INS = {
     "psgs_w100.tsv": "runs/demo/data/passages/passages.tsv",
     "google/mt5-large": "runs/demo/data/vocabulary.model",

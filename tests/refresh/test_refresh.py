@@ -61,7 +61,7 @@ def test_lists_are_made_in_the_background_from_the_weights_given(world):
     assert not (made.rows == world.own[:, None]).any()
 
 
-def test_training_goes_on_and_sees_whole_lists_only(world):
+def test_training_continues_and_sees_only_whole_lists(world):
     go, seen = threading.Event(), []
 
     def passages(params, ids, lengths):
@@ -168,7 +168,7 @@ def test_closing_stops_the_search(world, monkeypatch):
         begun.set()
         go.wait(10)
         report(1, 10)
-        pytest.fail("went on")
+        pytest.fail("the search was not stopped")
 
     monkeypatch.setattr(refresher, "exact_search", slow)
     with world.refresher() as opened:

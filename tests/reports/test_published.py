@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Published results: against the paper's text where it is at hand, and against themselves everywhere."""
+"""Published results: against the paper's text where it is available, and against themselves everywhere."""
 
 from pathlib import Path
 

@@ -95,7 +95,7 @@ def test_adaptation_does_what_its_objective_says(kind, objective, request):
     else:
         margins = [x[:, 0] - x[:, 1:].max(axis=1) for x in (before, after)]
         assert margins[1].mean() > margins[0].mean() + 0.1
-    np.testing.assert_array_equal(scores(scorer), before)  # the given scorer stays as it is
+    np.testing.assert_array_equal(scores(scorer), before)  # the given scorer is not changed
 
 
 def test_settings_are_checked():
@@ -135,7 +135,7 @@ def test_perplexity_is_over_all_tokens_and_generation_over_each(kind, request):
     counts = np.array([len(t.labels) - t.skip for t in targets])
     assert counts[0] != counts[1]
     assert rows["fi"][2] == pytest.approx(np.exp(-(scores * counts).sum() / counts.sum()), rel=1e-5)
-    # A text is generated as if it were alone.
+    # A text's output does not depend on its batch.
     alone = quality.generate_questions(scorer, [given[2]])
     assert generated["same"][2] == ("2", corpus[2].id, alone[0])
 
@@ -190,9 +190,15 @@ def test_the_commands(folder, tmp_path, monkeypatch):
     languages.write_text("".join(f"{p.id}\t{('en', 'fi', 'ar')[i % 3]}\n" for i, p in enumerate(corpus)))
     everything = [{"id": f"h{i}", "passages": [p.id for p in corpus[:6]]} for i in range(6)]
     gold.write_text("".join(json.dumps(row) + "\n" for row in everything))
-    told = ("--passages", folder / "passages.tsv", "--passage-languages", languages, "--gold", gold)
+    corpus_flags = ("--passages", folder / "passages.tsv", "--passage-languages", languages, "--gold", gold)
     found = invoke(
-        command.question_quality, folder / "heldout.jsonl", "--model", folder / "model", *told, "--out", tmp_path / "q"
+        command.question_quality,
+        folder / "heldout.jsonl",
+        "--model",
+        folder / "model",
+        *corpus_flags,
+        "--out",
+        tmp_path / "q",
     )
     assert found.exit_code == 0, found.exception
     assert (

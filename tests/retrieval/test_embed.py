@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_corpus
 import tiny_run
 
-from class_jax.corpus.store import build_store
-from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.distributed import SINGLE_PROCESS
 from class_jax.errors import InputError
 from class_jax.models.encode import DualEncoder
@@ -48,10 +47,7 @@ DENSE = DualEncoder(mean_vectors, mean_vectors, "dense")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
-    tiny_run.write_vocabulary(folder / "vocabulary.model")
-    tiny_run.write_passages(folder / "passages.tsv", tiny_run.passages())
-    vocabulary = Vocabulary.load(folder / "vocabulary.model")
-    return build_store(folder / "passages.tsv", vocabulary, folder / "store", progress=False)
+    return tiny_corpus.build_corpus(folder)[1]
 
 
 def run(store, folder, encoder=MULTI, table=TABLE, model="weights", hosts=SINGLE_PROCESS, **settings):
@@ -195,7 +191,7 @@ hosts.leave()
 
 
 def test_two_hosts_of_two_devices(store, tmp_path):
-    """Hosts take parts in turn and a batch lies over a host's devices; the files are those of one device."""
+    """Hosts take parts in turn and a batch is sharded over a host's devices; the files are those of one device."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

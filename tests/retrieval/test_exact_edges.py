@@ -188,7 +188,7 @@ def merge(scores, at, best, own=(-1,)):
 
 
 def test_a_broken_vector_counts_where_its_score_is_finite():
-    """A maximum may lose a NaN: the vectors are looked at too, each text's alone."""
+    """A maximum may lose a NaN: the vectors are checked too, each text's by itself."""
     empty = jnp.full((1, 2, 2), -jnp.inf), jnp.full((1, 2, 2), exact._NO_ROW, jnp.int32)
     mask, own = jnp.ones((1, 2), bool), jnp.full((1, 2), -1)
     good = Vectors(jnp.ones((1, 2, 1)), mask), Vectors(jnp.ones((3, 2)), jnp.ones(3, bool))
@@ -219,7 +219,7 @@ def test_merging():
     assert merge([0.0, 0.0, -1, -1], [4, 5, 6, 7], held([[-0.0, none, none]], [[3, no_row, no_row]]))[1] == [[3, 4, 5]]
     # Filler is nothing, row 0 is a passage, and negative scores count.
     assert merge([-5, 9, 9, 9], [0, -1, -1, -1], empty) == ([[-5, none, none]], [[0, no_row, no_row]])
-    # Own passages stay out, of the question that they belong to alone.
+    # Own passages are left out only for the question that they belong to.
     two = held([[none] * 3] * 2, [[no_row] * 3] * 2)
     assert merge([4, 3, 2, 1], [0, 1, 2, 3], two, own=(0, 2))[1] == [[1, 2, 3], [0, 1, 3]]
     # What is not finite wins, even over what was found before; as filler or own passage it is nothing.

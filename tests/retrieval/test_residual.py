@@ -137,7 +137,7 @@ def test_win_rates():
 
 
 def test_bits_go_to_vectors_that_win():
-    """Of two kinds of vectors of the same spread, MaxSim takes the one that lies where questions do."""
+    """Of two kinds of vectors of the same spread, MaxSim takes the one that is where questions are."""
     rng = np.random.default_rng(6)
     towards = np.eye(K)[0] * 6
     passages = [(rng.normal(size=(6, K)) + np.where(np.arange(6)[:, None] < 3, towards, -towards)) for _ in range(120)]

@@ -77,7 +77,7 @@ def batch_shapes(config: TrainConfig) -> Batch:
 
 
 def step_key(config: TrainConfig) -> tuple:
-    """What decides a step's shapes: files with the same key need one trace alone."""
+    """What decides a step's shapes: files with the same key need only one trace."""
     return config.objective, config.model, config.losses, batch_shapes(config)
 
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """A few linked pages in English, Finnish, Russian, Arabic and Swedish, written as the corpus pipeline writes them.
 
-English Falun <- Finnish (own link), Russian (backward link alone), Arabic (over Swedish alone).
+English Falun <- Finnish (own link), Russian (only by the backward link), Arabic (only over Swedish).
 """
 
 import re

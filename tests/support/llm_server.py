@@ -68,7 +68,7 @@ def packed(handler):
 
 
 def endless(handler):
-    """A reply without a length that goes on as fast as it is read."""
+    """A reply without a length that continues as fast as it is read."""
     _repeat(handler, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b" " * 2**20, 0)
 
 

@@ -27,7 +27,7 @@ _DISHES = ("soup", "bread", "cake", "stew", "cheese", "pie", "salad", "fish", "r
 
 
 def passages() -> list[Passage]:
-    """Four passages for each town; a fact stands in two of them."""
+    """Four passages for each town; a fact is in two of them."""
     found = []
     for i, (town, river, dish) in enumerate(zip(_TOWNS, _RIVERS, _DISHES, strict=True)):
         texts = (
@@ -166,7 +166,7 @@ def write_gin(folder: Path, stage: str, path: Path | None = None) -> Path:
 
 
 def arguments(gin_file: Path, model_dir: Path, **bindings: object) -> list[str]:
-    """The command line after `python`; double underscores in a name stand for dots, a value of gin's like "@name()" for itself."""
+    """The command line after `python`; double underscores in a name mean dots; a value of gin's like "@name()" is not quoted."""
     found = ["run_train.py", f"--gin_file={gin_file}", f"--gin.MODEL_DIR='{model_dir}'"]
     for name, value in bindings.items():
         is_reference = isinstance(value, str) and value[:1] in ("@", "%")
@@ -211,7 +211,7 @@ def start(command: list[str], stop: str | None = None, cache: Path | None = None
     Args:
       command: the command line.
       stop: a signal that the process gets, and when: "SIGKILL write 7" (metrics of step 7 are on the disk),
-        "SIGKILL save 8" (the save of step 8 has begun), "SIGKILL lists 1" (lists version 1 lies on the disk).
+        "SIGKILL save 8" (the save of step 8 has begun), "SIGKILL lists 1" (lists version 1 is on the disk).
       cache: folder of compiled programs, for a command that is run several times.
       devices: how many devices JAX sees.
     """

@@ -190,7 +190,7 @@ def test_training_reads_what_was_written(made, tmp_path):
         question = questions[data.table.id(row)]
         own = passages[data.store.id(data.table.own_passages[row])]
         after = passages.get(str(int(own.id) + 1))
-        # An answer that the passage's end cuts goes on in the next.
+        # An answer that the passage's end cuts continues in the next.
         text = own.text + (after.text if question.language == "ja" else f" {after.text}") if after else own.text
         assert text.find(question.answers[0]) in range(len(own.text)), own
         assert question.answers[0] not in question.text
@@ -209,7 +209,7 @@ def test_seqio_registers_what_was_written(made, tmp_path):
         assert table.fingerprint == QuestionTable.from_questions(questions, vocabulary).fingerprint
 
 
-def test_a_spent_budget_stops_and_goes_on_from_there(made, tmp_path, monkeypatch):
+def test_a_spent_budget_stops_and_resumes_from_there(made, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     work = tmp_path / "work"
     shutil.copytree(made.work, work, ignore=shutil.ignore_patterns("stage2"))

@@ -93,7 +93,7 @@ def given(name):
 
 
 def plain(name, folder):
-    """What a name stands for, read without seqio."""
+    """What a name means, read without seqio."""
     xor = readers.read_xor(folder / "xor.jsonl")
     if name in STAGE1:
         return list(readers.read_parallel(folder / "pairs.tsv"))

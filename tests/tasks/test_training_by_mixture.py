@@ -52,7 +52,7 @@ def test_losses_and_weights_are_the_same_to_the_bit(world, stage):
 
 
 def test_a_stopped_run_resumes_with_the_same_numbers(world):
-    """The mixture is registered anew by the second process; the whole run is that of the test above, by file."""
+    """The mixture is registered again by the second process; the whole run is that of the test above, by file."""
     file = gin_by_mixture(world / "data", "end_to_end")
     whole = tiny_run.arguments(tiny_run.write_gin(world / "data", "end_to_end"), world / "whole")
     command = tiny_run.arguments(file, world / "stopped")

@@ -5,12 +5,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny_run
+import tiny_corpus
 from tiny_model import CONFIG, random_params
 
 from class_jax.api import CLASS, Retrieved
-from class_jax.corpus.store import build_store
-from class_jax.corpus.vocabulary import Vocabulary
 from class_jax.questions.readers import Question
 from class_jax.training.evaluator import EvaluationConfig, Evaluator
 
@@ -19,11 +17,7 @@ TEXTS = ["joki Asla", "tori Borun", "mika joki virtaa Celte Dimar Evosk Falun", 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    tiny_run.write_vocabulary(folder / "spiece.model")
-    tiny_run.write_passages(folder / "passages.tsv", tiny_run.passages())
-    vocabulary = Vocabulary.load(folder / "spiece.model")
-    return vocabulary, build_store(folder / "passages.tsv", vocabulary, folder / "store", progress=False)
+    return tiny_corpus.build_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def questions():

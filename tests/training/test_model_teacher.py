@@ -240,7 +240,8 @@ def test_the_first_lists_are_the_teachers(world, opened, run):
     data, texts = opened.data, opened.teacher.texts
     assert lists.corpus == data.store.fingerprint and lists.questions == data.table.fingerprint
     params = huggingface.to_params(tensor_files.read_tensors(world / "teacher"), TEACHER)
-    corpus = [inputs.encode_passage(texts.vocabulary, data.store.passage(i)) for i in range(data.store.num_passages)]
+    passages = [data.store.passage(i) for i in range(data.store.num_passages)]
+    corpus = inputs.encode_passages(texts.vocabulary, passages)
     for row in (0, len(data.table) - 1):
         tokens = english_tokens(texts.vocabulary, data, row)
         scores = []

@@ -130,7 +130,7 @@ class Reverser:
         return [text[::-1] for text in texts]
 
 
-def test_provenance_is_kept_and_a_killed_run_goes_on(tmp_path):
+def test_provenance_is_kept_and_a_killed_run_resumes(tmp_path):
     items = [Item(str(i), "question", f"text {i}", "en", ("fi", "ru")[i % 2]) for i in range(6)]
     items.append(Item("7", "question", "same", "fi", "fi"))
     path = tmp_path / "p.jsonl"

@@ -109,9 +109,6 @@ def passages_from_dump(
     dump_path: str | os.PathLike,
     out_tsv: str | os.PathLike,
     words: int = 100,
-    first_id: int = 1,
-    *,
-    progress: bool | None = None,
 ) -> DumpCounts:
     """Writes the articles of a dump as consecutive passages of at most `words` words.
 
@@ -124,41 +121,39 @@ def passages_from_dump(
         the last one is taken.
       out_tsv: where the passages go, whole or not at all; `.tsv` or `.tsv.gz`.
       words: most words in a passage.
-      first_id: id of the first passage; the others count up from it.
-      progress: show a bar; None shows it on a terminal only.
 
     Raises:
       InputError: if the dump is missing, damaged or not a dump (with the number of pages read and the title
-        it broke off near), or mwparserfromhell is not installed.
+        it ends near), or mwparserfromhell is not installed.
     """
     counts = DumpCounts()
-    write_passages(out_tsv, _passages(Path(dump_path), words, first_id, counts, progress))
+    write_passages(out_tsv, _passages(Path(dump_path), words, counts))
     return counts
 
 
-def _passages(path: Path, words: int, first_id: int, counts: DumpCounts, progress: bool | None) -> Iterator[Passage]:
-    for title, text in _articles(path, counts, progress):
+def _passages(path: Path, words: int, counts: DumpCounts) -> Iterator[Passage]:
+    for title, text in _articles(path, counts):
         found = blocks(text, words)
         if not found:
             counts.empty += 1
             continue
         counts.articles += 1
         for start, end, length in found:
-            yield Passage(str(first_id + counts.passages), " ".join(text[start:end].split()), title)
+            yield Passage(str(1 + counts.passages), " ".join(text[start:end].split()), title)
             counts.passages += 1
             counts.words += length
 
 
-def _articles(path: Path, counts: DumpCounts, progress: bool | None) -> Iterator[tuple[str, str]]:
+def _articles(path: Path, counts: DumpCounts) -> Iterator[tuple[str, str]]:
     """Yields title and plain text of each article; counts all pages and those left out."""
     parser = import_parser().parser
     site = read_site(path)
-    with _shown_progress(path, progress) as on_progress:
+    with _shown_progress(path) as on_progress:
         for page in read_dump_pages(path, on_progress=on_progress):
             if isinstance(page, Damage):
                 near = f", near {page.title!r}" if page.title else ""
                 raise InputError(
-                    f"broken off after {counts.pages} pages{near} (byte {page.offset}: {page.detail})",
+                    f"ends too early, after {counts.pages} pages{near} (byte {page.offset}: {page.detail})",
                     file=path,
                     remedy="is it a pages-articles dump? fetch it again",
                 )
@@ -196,7 +191,7 @@ def read_site(path: str | os.PathLike) -> Site:
         end = head.index(b"</siteinfo>") + len(b"</siteinfo>")
         info = ElementTree.fromstring(head[head.index(b"<siteinfo>") : end])
     except (StopIteration, ValueError, ElementTree.ParseError, EOFError, OSError):
-        return Site()  # whoever reads the pages reports what is wrong with it
+        return Site()  # the reader of the pages reports what is wrong with it
     spaces = [(int(space.get("key", "0")), (space.text or "").strip().lower()) for space in info.iter("namespace")]
     case = next((space.get("case") for space in info.iter("namespace") if space.get("key") == "0"), None)
     known = Site()
@@ -298,7 +293,7 @@ class _Cutter:
 
     @property
     def offset(self) -> int:
-        """Where the page that is being read starts, or else where reading stands."""
+        """Where the page that is being read starts, or else how far was read."""
         return self._base - self._dropped
 
     def feed(self, block: bytes) -> Iterator[tuple[int, bytes | Damage]]:
@@ -368,7 +363,7 @@ def _decoded(path: Path, start: int, length: int | None, on_progress: Callable[[
                 raise InputError(
                     f"in an unknown encoding, {name!r}", file=path, remedy="convert it to UTF-8"
                 ) from error
-            # UTF-8 is left as it is: only the page that is not valid is refused.
+            # UTF-8 is unchanged: only the page that is not valid is refused.
             decoder = None if codec.name == "utf-8" else codec.incrementaldecoder("strict")
         yield block if decoder is None else decoder.decode(block).encode("utf-8")
 
@@ -381,7 +376,7 @@ def _unpacked(path: Path, start: int, length: int | None, on_progress: Callable[
     with raw:
         raw.seek(start)
         part = _Part(raw, length, on_progress)
-        # `read1` gives what was unpacked before a file breaks off; `read` would lose it.
+        # `read1` gives what was unpacked before a file's early end; `read` would lose it.
         if path.suffix == ".bz2":
             read = bz2.BZ2File(part).read1
         elif path.suffix == ".gz":
@@ -411,12 +406,11 @@ class _Part:
 
 
 @contextmanager
-def _shown_progress(path: Path, progress: bool | None) -> Iterator[Callable[[int], object]]:
+def _shown_progress(path: Path) -> Iterator[Callable[[int], object]]:
     """A bar of how much of a dump is read."""
     try:
         size = path.stat().st_size
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", file=path) from error
-    hidden = None if progress is None else not progress
-    with tqdm(total=size, desc=f"reading {path.name}", unit="B", unit_scale=True, disable=hidden) as bar:
+    with tqdm(total=size, desc=f"reading {path.name}", unit="B", unit_scale=True, disable=None) as bar:
         yield bar.update

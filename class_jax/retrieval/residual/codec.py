@@ -6,7 +6,7 @@ vectors and give every residual dimension 1 or 2 bits. Here vectors have no comm
 what must be small is the error of a dot product with a question token q, E[(q.e)^2] = e' S e, S = E[q q']. So:
 
 1. Vectors are moved to coordinates in which question tokens are white: x = v T with T T = S, and q -> q T^-1. Dot
-   products stay as they are, and Euclidean error now *is* the error of scores. (Without sample questions T = 1.)
+   products do not change, and Euclidean error becomes the error of scores. (Without sample questions T = 1.)
 2. x = centroid + s u: the residual's size s is stored in a few bits, its direction u, rotated to principal axes, in
    more.
 3. An error matters as often as MaxSim takes the vector (`importance.win_rates`), and residual sizes differ by a factor
@@ -62,7 +62,7 @@ class Coded(NamedTuple):
       centroids: of each vector, [T] int32.
       classes: of each vector, [T] uint8.
       rows: for each class the rows of its vectors in order, [T_j, R_j] uint8.
-      listed: [T] bool; no list needs to lead to the others, which MaxSim hardly ever takes.
+      listed: [T] bool; no list needs to lead to the others, which MaxSim rarely takes.
       error: squared error summed over the vectors, in white coordinates.
     """
 
@@ -118,7 +118,7 @@ class Codec:
           sample: vectors of another draw of passages, [T, K] float32. All else is fitted to these: residuals of the
             vectors that centroids were fitted to are smaller than those of the corpus.
           lengths: [M], how many of them each passage has.
-          questions: tokens of sample questions, [S, K] float32; None where none are at hand.
+          questions: tokens of sample questions, [S, K] float32; None where there are none.
           centroids: C.
           share_out: given the bytes of a header, and entries of lists for each vector (different centroids of a passage
             over its vectors), returns how many bytes the bits of a residual may take on the average.
@@ -222,7 +222,7 @@ class Codec:
 
     @functools.cached_property
     def middle(self) -> np.ndarray:
-        """The centroids as they are used, [C, K] float32 in white coordinates."""
+        """The centroids, [C, K] float32 in white coordinates."""
         return self.centroids.astype(np.float32)
 
     def heads(self, rows: np.ndarray) -> np.ndarray:
@@ -298,7 +298,7 @@ class Codec:
 
 
 def _weights(vectors: np.ndarray, lengths: np.ndarray, questions: np.ndarray | None, floor: float) -> np.ndarray:
-    """How much the error of each vector [T, K] matters, [T] float32: alike for all where no questions are at hand."""
+    """How much the error of each vector [T, K] matters, [T] float32: alike for all where there are no questions."""
     if questions is None:
         return np.full(len(vectors), floor, np.float32)
     return win_rates(vectors, lengths, questions) + floor
@@ -354,7 +354,7 @@ def _sizes(rest: np.ndarray) -> np.ndarray:
 
 
 def _edges(marks: np.ndarray) -> np.ndarray:
-    """Class borders, evenly spaced in the logarithm but for the outermost, [J + 1] float32."""
+    """Class borders, evenly spaced in the logarithm except for the outermost, [J + 1] float32."""
     low, high = np.quantile(marks, [0.02, 0.998])
     return np.geomspace(low, max(high, low * 1.01), CLASSES + 1).astype(np.float32)
 

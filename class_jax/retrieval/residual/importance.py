@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """How often each token vector of a passage is the one that MaxSim takes, by sample questions.
 
-MaxSim reads one vector of a passage for each question token. Most vectors are hardly ever that one: their errors cost
+MaxSim reads one vector of a passage for each question token. Most vectors are rarely that one: their errors cost
 nothing, and bits are better spent on the others.
 
 Axes: M passages, P passage tokens, K head dim; S sample question tokens; T vectors.

@@ -5,7 +5,7 @@
    best centroid for each token, and where it is in no list by the worst centroid that was looked at (it can't be much
    better there). This needs no norms: lists go by dot products of the centroids themselves, negative ones too.
 2. The passages with the highest estimates are scored by MaxSim over all their coded vectors.
-3. With `exact` at hand, the best of these are scored again with true vectors.
+3. Where `exact` is given, the best of these are scored again with true vectors.
 
 Axes: B questions, M passages, N candidates, Q question tokens, K head dim; T vectors; C centroids; J classes.
 """

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""ScaNN behind the interface of an index: shards of stored vectors, merged on the host.
+"""ScaNN behind the interface of an index: shards of stored vectors, merged by NumPy.
 
 The folder holds `shards/NNN/`, each a `ScannIndex` of consecutive passages below ScaNN's limits. Builds are not
 reproducible, so an index is kept, not made again. Dense hits carry ScaNN's own scores; multi-vector candidates, found
@@ -25,6 +25,8 @@ from class_jax.retrieval.vectors import VectorStore
 
 # ScaNN holds a shard's vectors in memory while it is built and searched (84 bytes a 64-d vector).
 SHARD_VECTORS = 100_000_000
+# Hits that a search usually asks for.
+_USUAL_HITS = 100
 _READ_PASSAGES = 8192
 
 
@@ -102,18 +104,14 @@ def build_scann(
     vectors: VectorStore,
     folder: str | os.PathLike,
     *,
-    k: int = 100,
     shard_vectors: int = SHARD_VECTORS,
-    progress: bool | None = None,
 ) -> ScannKind:
     """Builds an index of stored vectors; it appears in `folder` whole or not at all.
 
     Args:
       vectors: of the corpus; a multi-vector index needs them again when it searches.
       folder: where the index goes; an older one there is replaced.
-      k: hits that a search usually asks for.
       shard_vectors: vectors of one ScaNN index, at most `scann_index.MAX_VECTORS`.
-      progress: show a bar of the passages whose shards are built; None shows it on a terminal.
 
     Raises:
       InputError: if ScaNN is not installed, or the disk is full.
@@ -122,17 +120,16 @@ def build_scann(
     if not 0 < shard_vectors <= MAX_VECTORS:
         raise InputError(f"{shard_vectors} is not within 1 to {MAX_VECTORS}", key="shard_vectors")
     source, shards = vectors.manifest, []
-    hidden = None if progress is None else not progress
     with (
         replacing_folder(folder) as aside,
-        tqdm(total=vectors.num_passages, unit="passage", desc="index (scann)", disable=hidden) as bar,
+        tqdm(total=vectors.num_passages, unit="passage", desc="index (scann)", disable=None) as bar,
     ):
         first = 0
         while first < vectors.num_passages:
             fits = int(np.searchsorted(vectors.offsets, vectors.offsets[first] + shard_vectors, "right")) - 1
             stop = min(max(fits, first + 1), vectors.num_passages)
             name = f"shards/{len(shards):03d}"
-            _build_shard(vectors, first, stop, k).save(aside / name)
+            _build_shard(vectors, first, stop).save(aside / name)
             shards.append(name)
             bar.update(stop - first)
             first = stop
@@ -152,7 +149,7 @@ def build_scann(
     return ScannKind.open(folder)
 
 
-def _build_shard(vectors: VectorStore, first: int, stop: int, k: int) -> ScannIndex:
+def _build_shard(vectors: VectorStore, first: int, stop: int) -> ScannIndex:
     total = int(vectors.offsets[stop] - vectors.offsets[first])
     lengths = np.asarray(vectors.lengths[first:stop], np.int64)
     with tempfile.TemporaryFile() as scratch:
@@ -166,4 +163,4 @@ def _build_shard(vectors: VectorStore, first: int, stop: int, k: int) -> ScannIn
         owners = np.repeat(np.arange(first, stop), lengths)
         source = vectors.manifest
         names = {"kind": vectors.retriever, "model": source["model"], "corpus": source["corpus"]}
-        return ScannIndex.build(whole, owners, k=k, **names)
+        return ScannIndex.build(whole, owners, k=_USUAL_HITS, **names)

@@ -42,7 +42,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class PageContext:
-    """What is known of the page that a sentence stands on.
+    """What is known of a sentence's page.
 
     Attributes:
       names: the page's title and the words shown by its anchors -> entity type, None where it is not known. A page
@@ -156,13 +156,12 @@ class StanzaEntities:
 
     Args:
       folder: of Stanza's models; None for its own place. Nothing is downloaded here.
-      use_gpu: whether it may compute on an accelerator.
 
     Raises:
       InputError: if Stanza or its English models are not installed.
     """
 
-    def __init__(self, folder: str | None = None, use_gpu: bool = False) -> None:
+    def __init__(self, folder: str | None = None) -> None:
         try:
             import stanza
         except ImportError as error:
@@ -176,7 +175,7 @@ class StanzaEntities:
                 processors="tokenize,ner",
                 tokenize_no_ssplit=True,
                 download_method=None,
-                use_gpu=use_gpu,
+                use_gpu=False,
                 verbose=False,
                 **settings,
             )

@@ -163,7 +163,7 @@ def _first_sentence(page: Page) -> str:
 
 
 def _type_of_phrase(phrase: str) -> tuple[bool, str | None]:
-    """(whether a rule knows the phrase's head, its type): of known nouns the last, as heads stand last in English."""
+    """(whether a rule knows the phrase's head, its type): of known nouns the last, as heads come last in English."""
     words = re.findall(r"[a-z]+", phrase)
     for i in range(len(words) - 1, max(-1, len(words) - 4), -1):
         pair = f"{words[i - 1]} {_singular(words[i])}" if i else ""

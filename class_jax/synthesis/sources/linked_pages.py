@@ -47,7 +47,7 @@ class LinkedPage(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """How a node gets to an English title; the least is the best."""
+    """How a node leads to an English title; the least is the best."""
 
     hops: int
     rank: int
@@ -56,7 +56,7 @@ class _Way(NamedTuple):
 
 
 def title_key(title: str) -> str:
-    """Returns a title as it is compared: NFC, blanks for underscores."""
+    """Returns a title for comparisons: NFC, blanks for underscores."""
     return unicodedata.normalize("NFC", title.replace("_", " ")).strip()
 
 

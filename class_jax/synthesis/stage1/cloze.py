@@ -30,7 +30,7 @@ def cloze(sentence: str, entity: Entity) -> str | None:
     """Returns the English sentence with the entity masked, and with it every other mention in the same words.
 
     None where the answer still shows ("Brazil" in "Brazilian"), where nothing but the mask is left, or where the mask
-    stood in the text already.
+    was in the text already.
     """
     answer = sentence[entity.start : entity.end]
     if MASK in sentence or not answer.strip():

@@ -3,7 +3,7 @@
 
 A sentence is encoded twice under different dropout; each of its two vectors must find the other among the batch's
 (Gao et al. 2021; mSimCSE, Wang et al. 2022, trains only on English and transfers to other languages). All layers of
-the encoder are used, mean-pooled; the decoder is left as it is.
+the encoder are used, mean-pooled; the decoder is not trained.
 
 Axes: S sentences, B of a batch, T tokens, D model.
 
@@ -166,7 +166,7 @@ def trained_part(params: Params) -> Params:
 
 
 def with_stand_ins(part: Params, config: ModelConfig) -> Params:
-    """A whole tree of which only `trained_part` is there; scalars stand for what the encoder does not use."""
+    """A whole tree of which only `trained_part` is there; scalars take the place of what the encoder does not use."""
     return jax.tree.map(lambda x: jnp.zeros((), x.dtype), param_shapes(config)) | part
 
 

@@ -70,7 +70,7 @@ class AnchorExample:
     Attributes:
       id: ``{language}-{page}-{place of the anchor on the page}``.
       language: its code.
-      page: id of the page that the sentence stands on.
+      page: id of the sentence's page.
       title: the page's.
       sentence: its text.
       start, end: place of the anchor in the sentence.
@@ -78,7 +78,7 @@ class AnchorExample:
       english: that page's English title: the answer's translation.
       entity_type: of the English page.
       kind: of the question word by Table 11, a key of `question_words.question_word`.
-      passage: id of the passage that the anchor stands in.
+      passage: id of the anchor's passage.
     """
 
     id: str

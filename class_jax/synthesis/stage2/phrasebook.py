@@ -32,7 +32,7 @@ class _Form:
     questions: tuple[str, ...]
 
     def given(self, before: str, after: str) -> str | None:
-        """What stands in the other place of a sentence with this text around its answer; None: another form."""
+        """The other place's text in a sentence with this text around its answer; None: another form."""
         near, far = (self.between, self.after) if self.answer_first else (self.before, self.between)
         rest, held = (after, before) if self.answer_first else (before, after)
         if held != (self.before if self.answer_first else self.after):
@@ -79,7 +79,7 @@ def read_phrasebook(path: str | os.PathLike) -> dict[str, list[_Form]]:
 
     Raises:
       InputError: no such file, a wrong header or number of columns, an unknown language, or a place that is missing or
-        stands twice.
+        occurs twice.
     """
     questions: dict[tuple[str, str], list[str]] = defaultdict(list)
     for line, text in numbered_lines(path):

@@ -17,9 +17,9 @@ KIND_OF_TYPE = {
 }
 """Kind of question word by entity type. Table 11 gives "how much/how many" for all numbers: amounts and counts here."""
 
-# The first form is the one asked for; any of them is accepted in a question. `word*` stands for every word that begins
+# The first form is the one asked for; any of them is accepted in a question. `word*` means every word that begins
 # so, `^word` counts as one of a question's first two words only (elsewhere it is a conjunction, a relative pronoun or a
-# preposition). Languages written without blanks: the form may stand anywhere.
+# preposition). Languages written without blanks: the form may be anywhere.
 _FORMS = {
     "ar": {
         "who": "^من, ^لمن, ^بمن, ^ممن, ^عمن, ^ومن",

@@ -21,7 +21,7 @@ RULES_VERSION = "rules-2"
 VARIANTS = 4
 """Questions that the rules can make of an example: two orders, of the whole sentence and of the answer's clause."""
 
-_HOLE = "\ue000"  # stands for the answer; a private character, which no page's text has
+_HOLE = "\ue000"  # the answer's place; a private character, which no page's text has
 _ENDS = ' .。．।॥…!！?？؟"”»」』)）'
 _ASIDE = re.compile(rf"\s*(?:\([^(){_HOLE}]*\)|（[^（）{_HOLE}]*）|\[[^\[\]{_HOLE}]*\])")
 _CLAUSE = re.compile(r"[;；:：،؛，、]|(?<!\d),|,(?!\d)|\s[–—-]\s")
@@ -134,7 +134,7 @@ def _spaced(cloze: _Cloze, word: str, language: str, kind: str, front: bool) -> 
 
 
 def _unglued(text: str, *, at_end: bool) -> str:
-    """Cuts the letters, marks, hyphens and apostrophes that stand directly beside the answer."""
+    """Cuts the letters, marks, hyphens and apostrophes directly beside the answer."""
     places = range(len(text) - 1, -1, -1) if at_end else range(len(text))
     cut = 0
     for i in places:

@@ -55,7 +55,7 @@ class Rejected:
     Attributes:
       draw: it.
       reason: a word to count by.
-      detail: what was found, for whoever looks into it.
+      detail: what was found, for a reader.
     """
 
     draw: Draw
@@ -156,7 +156,7 @@ def make_meta_examples(
     found: dict[str, MetaExample] = {}
     source = itertools.islice(examples, _TRIES_PER_META_EXAMPLE * config.meta_examples)
     while len(found) < config.meta_examples:
-        # As many as are missing at a time: a large model's replies are dear.
+        # As many as are missing at a time: a large model's replies are expensive.
         batch = [Draw(example) for example in itertools.islice(source, config.meta_examples - len(found))]
         if not batch:
             problem = f"only {len(found)} of {config.meta_examples} meta-examples are valid questions"

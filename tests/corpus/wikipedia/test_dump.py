@@ -51,12 +51,12 @@ XML = SITE + "".join(PAGES) + "</mediawiki>\n"
 def test_every_page_is_counted_once(tmp_path, suffix, pack):
     path, out = tmp_path / f"fiwiki.xml{suffix}", tmp_path / "p.tsv"
     path.write_bytes(pack(XML.encode()))
-    counts = asdict(passages_from_dump(path, out, first_id=10))
+    counts = asdict(passages_from_dump(path, out))
     assert counts == dict(
         pages=9, redirects=2, other_namespaces=2, other_models=1, unparsed=0, empty=2, articles=2, passages=3, words=123
     )
     passages = list(read_passages(out))
-    assert [p.id for p in passages] == ["10", "11", "12"]
+    assert [p.id for p in passages] == ["1", "2", "3"]
     assert [p.title for p in passages] == ["Helsinki", "Helsinki", "Åbo & Turku"]
     assert [len(p.text.split()) for p in passages] == [100, 20, 3]
     assert passages[0].text.startswith("Helsinki on Suomen pääkaupunki. Helsinki on")

@@ -207,8 +207,8 @@ def test_damage_is_told_with_file_and_place(made):
     assert rows["broken_xml"][0].endswith("en.xml.bz2") and rows["broken_xml"][2] == "Broken"
     data = bz2.decompress(Path(rows["broken_xml"][0]).read_bytes())
     assert data[int(rows["broken_xml"][1]) :].startswith(BROKEN.encode())
-    told = (made[0] / "links" / "rejects-sitelinks-000.tsv").read_text()
-    assert "links.jsonl:2: not a line of sitelinks" in told
+    rejected = (made[0] / "links" / "rejects-sitelinks-000.tsv").read_text()
+    assert "links.jsonl:2: not a line of sitelinks" in rejected
 
 
 def test_what_is_done_is_not_done_again(made):

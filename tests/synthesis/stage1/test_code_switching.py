@@ -115,7 +115,7 @@ def test_queries_by_translation(work, dictionaries):
     translator = DictionaryTranslator(dictionaries)
     write_parallel(work, ParallelConfig(source="translation"), progress=False, translator=translator)
     questions = {q.id: q for q in read_parallel(work / "stage1" / "parallel.tsv")}
-    # The whole sentence is translated; then the rule of the mined ones masks it, in Latin script alone.
+    # The whole sentence is translated; then the rule of the mined ones masks it, only in Latin script.
     assert questions["fi-1"].text == "_X_ is se joki of a kaupunki, 0!"
     rows = (work / "stage1" / "parallel.tsv").read_text(encoding="utf-8").splitlines()
     assert rows[2] == "ru-1\t_X_ is the river of a town, 0!\tOnar is the река of a town, 0!\tOnar"

@@ -147,7 +147,7 @@ def test_sampling_properties(counts, exponent, total):
     assert sum(given_.values()) <= wanted
     if all(given_[language] < counts[language] for language in counts):
         assert sum(given_.values()) == wanted
-    for a in counts:  # a language with more pairs never gives fewer, save for the rounding of one pair
+    for a in counts:  # a language with more pairs never gives fewer, except for the rounding of one pair
         for b in counts:
             if counts[a] > counts[b]:
                 assert given_[a] >= given_[b] - 1

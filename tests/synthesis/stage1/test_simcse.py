@@ -125,7 +125,7 @@ def test_only_the_encoder_is_trained(trained, untrained):
     assert changed == {name: name in simcse.TRAINED for name in params}
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(config, trained, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_resumes_as_if_it_had_not(config, trained, tmp_path, monkeypatch):
     report = simcse._report
 
     def killed(log, done, *rest):

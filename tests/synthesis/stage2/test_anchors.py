@@ -64,7 +64,7 @@ FINNISH = [
 
 
 def typer(page):
-    """Stands in for the entity types: the first paragraph alone may tell."""
+    """Takes the place of the entity types, which see only the first paragraph."""
     assert page.language == "en" and "\n" not in page.text
     assert page.sentence(0) == page.text
     return "GPE" if "city" in page.text else "PERSON" if "person" in page.text else None

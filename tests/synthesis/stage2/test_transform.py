@@ -334,10 +334,10 @@ def test_beam_and_the_hosts_loop_keep_the_same_questions(tmp_path):
     config = QuestionConfig(languages=("fi", "ko"), target=20, surplus=1.2)
     counts = make_questions(work, config, RunnerConfig(workers=1), progress=False)
     plans = plan_draws({"fi": 30, "ko": 9}, 20, 4, 1.2)
-    host = questions._ask(work, config, plans, RuleTransformer(), tmp_path / "host", False)
+    one_process = questions._ask(work, config, plans, RuleTransformer(), tmp_path / "one_process", False)
     for name in ("anchor_questions.tsv", "anchor_questions.passages.tsv", "anchor_questions.english.tsv"):
-        assert (tmp_path / "host" / name).read_bytes() == (work / "stage2" / name).read_bytes()
-    assert host["rejected/duplicate/ko"] == counts["rejected/duplicate/ko"] >= 3
+        assert (tmp_path / "one_process" / name).read_bytes() == (work / "stage2" / name).read_bytes()
+    assert one_process["rejected/duplicate/ko"] == counts["rejected/duplicate/ko"] >= 3
 
 
 def test_draws_go_round_by_round_in_a_random_order(tmp_path):
@@ -380,7 +380,7 @@ def test_an_endpoint_makes_meta_examples_then_questions(tmp_path, server):
     assert len(server.seen) == asked
 
 
-def test_a_run_that_the_endpoint_ended_goes_on_from_its_replies(tmp_path, server):
+def test_a_run_that_the_endpoint_ended_resumes_from_its_replies(tmp_path, server):
     work = make_work(tmp_path, finnish(30))
     server.fault_for = lambda body: status(401) if len(server.seen) > 12 else None
     with pytest.raises(InputError, match="401"):
