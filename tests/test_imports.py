@@ -249,13 +249,13 @@ def made_package(tmp_path, **files):
     return crossings(package, tmp_path / "tasks")
 
 
-def test_an_import_from_above_is_seen(tmp_path):
+def test_an_import_from_above_is_found(tmp_path):
     text = "def f():\n    from class_jax import reranking\n    import class_jax.errors, class_jax.common.x\n"
     found = made_package(tmp_path, corpus__odd=text, reranking__a="", common__x="")
     assert upward(found) == ["class_jax/corpus/odd.py:2 imports class_jax.reranking"]
 
 
-def test_a_circle_through_a_sub_room_is_seen(tmp_path):
+def test_a_circle_through_a_sub_room_is_found(tmp_path):
     down, up = "from class_jax.corpus.wikipedia import dump", "from class_jax.corpus import passages"
     found = made_package(tmp_path, corpus__passages=down, corpus__wikipedia__dump=up)
     assert circle(found) == ["corpus", "corpus.wikipedia", "corpus"]

@@ -339,7 +339,7 @@ def _t5_functions(config: Any) -> tuple[Callable, Callable, Callable, Callable]:
     @jax.jit
     def encode(params: Any, ids: jax.Array, lengths: jax.Array) -> generation.CrossMemory:
         model = class_model.merge(graph, params)
-        return generation.project(model, read_alone(model, ids, lengths))
+        return generation.project(model, read_without_question(model, ids, lengths))
 
     @jax.jit
     def decode(params: Any, memory: Any, rows: jax.Array, inputs: jax.Array) -> jax.Array:
@@ -356,7 +356,7 @@ def _t5_functions(config: Any) -> tuple[Callable, Callable, Callable, Callable]:
     return encode, decode, log_probabilities, generate
 
 
-def read_alone(model: class_model.ClassModel, ids: jax.Array, lengths: jax.Array) -> class_model.Memory:
+def read_without_question(model: class_model.ClassModel, ids: jax.Array, lengths: jax.Array) -> class_model.Memory:
     """Passages [M, P] of [M] tokens, read without a question: as a plain mT5's encoder would."""
     passages = jax.tree.map(lambda x: x[:, None], model.encode_passages(ids, lengths))
     M, D = len(ids), model.config.d_model

@@ -111,7 +111,7 @@ def test_torch_stage1_gradient_is_that_of_the_whole_loss(weights):
     np.testing.assert_allclose(model.encoder[0].mlp.wo.weight.grad.T.numpy(), expected, rtol=2e-3, atol=1e-5)
 
 
-def test_counts_the_reference_s_layers_by_hand():
+def test_counts_the_reference_s_layers():
     """Joint rows of 250: every token passes every layer's kernels, forward once and backward twice."""
     shapes = step_count.batch_shapes("end_to_end", 2, 3, lengths={"Q": 8, "P": 16, "A": 1})
     deep = dataclasses.replace(CONFIG, num_layers=6, retriever_layer=2)
@@ -162,7 +162,7 @@ def test_compares_two_files(tmp_path, capsys):
     assert "0.500" in capsys.readouterr().out
 
 
-def test_times_our_step_and_tells_mfu():
+def test_times_our_step_and_prints_mfu():
     shape = {**SHAPE, "objective": "end_to_end", "mesh": {"data": 1, "fsdp": 1, "tensor": 1}}
     shape |= {"micro_batches": 2, "score_chunk": None}
     run = step_time.jax_side(CONFIG, TEACHER, shape)

@@ -96,7 +96,7 @@ def test_files_are_compared_by_the_names_of_their_rows(tmp_path, capsys):
     assert "search" not in printed
 
 
-def test_what_is_written_tells_how_it_was_made(tmp_path):
+def test_what_is_written_says_how_it_was_made(tmp_path):
     given = argparse.Namespace(out=tmp_path / "a.json", batch=4, work=tmp_path, worker=None, compare=None)
     records.write(given, {"throughput": []})
     found = json.loads(given.out.read_text())

@@ -83,7 +83,7 @@ def test_the_other_directions(layouts, tmp_path):
         assert equal(tmp_path / f"{source}-{layout}", tensors), (source, layout)
 
 
-def test_each_array_is_loaded_alone(tmp_path):
+def test_arrays_are_loaded_one_by_one(tmp_path):
     """However many tensors a model has, no two arrays of the source are alive together."""
     alive, most = set(), []
 
@@ -403,7 +403,7 @@ class TestHub:
         assert hub.local_folder("google/mt5-tiny", "v1") == tmp_path / "cache"
         assert len(asked) == count + 1 and asked[-1][2] is None  # from the cache only
 
-    def test_a_cache_with_the_vocabulary_alone_is_not_enough(self, client, tmp_path):
+    def test_a_cache_with_only_the_vocabulary_is_not_enough(self, client, tmp_path):
         _, asked = client
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "spiece.model").write_bytes(b"")

@@ -192,7 +192,7 @@ def test_every_flipped_bit_is_refused_in_favour_of_the_step_before(tmp_path, tar
         assert checkpoints.restore(target, step=2)[2] == 2
 
 
-def test_names_the_damaged_array_and_goes_on_from_the_step_before(tmp_path, target, monkeypatch):
+def test_names_the_damaged_array_and_restores_the_step_before(tmp_path, target, monkeypatch):
     save_steps(tmp_path, [1, 2])
     real = TrainCheckpoints._read
 

@@ -80,7 +80,7 @@ def test_t5x_s_logits_from_its_own_checkpoint(golden):
     assert difference <= TOLERANCE, f"logits differ by {difference:.1e}"
 
 
-def test_sizes_are_told_by_the_arrays(golden):
+def test_sizes_are_those_of_the_arrays(golden):
     config, _ = t5x.read_t5x(golden / "t5x_mt5" / "checkpoint_0")
     sizes = dict(vocab_size=384, d_model=64, d_kv=16, d_ff=96, num_layers=4, num_decoder_layers=3, num_heads=8)
     assert config == ModelConfig(**sizes)
@@ -97,7 +97,7 @@ def test_what_is_written_is_what_t5x_wrote(golden, tmp_path):
     assert again == config and all(same(back[name], tensors[name]) for name in tensors)
 
 
-def test_dense_projections_stand_beside_the_attention(tmp_path):
+def test_dense_projections_are_beside_the_attention(tmp_path):
     tensors = write(tmp_path / "m", DENSE)
     again, back = t5x.read_t5x(tmp_path / "m")
     # config.json, as the reference has it, names no head of a dense retriever, which has none.

@@ -43,7 +43,7 @@ def test_a_python_that_can_not_help_is_named(monkeypatch, tmp_path, python):
 
 
 @pytest.mark.torch
-def test_read_through_a_process_as_it_is_here(tmp_path, monkeypatch, request):
+def test_a_process_reads_what_this_one_does(tmp_path, monkeypatch, request):
     import torch
 
     table = torch.arange(6.0).reshape(2, 3)
@@ -66,7 +66,7 @@ def test_read_through_a_process_as_it_is_here(tmp_path, monkeypatch, request):
 
 
 @pytest.mark.torch
-def test_bad_files_are_reported_as_they_are_here(tmp_path, request):
+def test_bad_files_are_reported_as_in_this_process(tmp_path, request):
     import torch
 
     torch.save([torch.zeros(2)], tmp_path / "0.bin")

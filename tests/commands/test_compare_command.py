@@ -135,7 +135,7 @@ def test_reports_come_back_as_written(runs):
     assert len(report["parts"]["retrieval"]["by_question"]["ids"]) == len(QUESTIONS)
 
 
-def test_below_rankings_stands_what_re_ranking_was_published_to_change(tmp_path):
+def test_below_rankings_are_the_published_changes_of_re_ranking(tmp_path):
     runs = [write(tmp_path / f"{i}.json", f"run{i}", 0.5, "passages", "R@5") for i in range(2)]
     *_, changes = tables(*runs)
     rows = {row["language"]: row for row in changes["rows"]}

@@ -129,7 +129,7 @@ def test_unknown_ids_and_rows_are_named(whole):
                 call(row)
 
 
-def test_colliding_hashes_are_told_apart(tsv, vocabulary, tmp_path, monkeypatch):
+def test_ids_with_colliding_hashes_are_kept_apart(tsv, vocabulary, tmp_path, monkeypatch):
     def weak(names):
         return np.array([len(name) for name in names], np.uint64)
 

@@ -127,7 +127,7 @@ def test_each_language_is_in_its_script(made):
         assert sum(counts[script] for script in expected) == sum(counts.values()), (language, dict(counts))
 
 
-def test_held_out_answers_stand_in_gold_passages(made):
+def test_held_out_answers_are_in_gold_passages(made):
     english = {r["id"]: r for r in made.records("heldout_english.jsonl")}
     assert list(english) == [r["id"] for r in made.heldout] == list(made.gold)
     for record in made.heldout:
@@ -213,7 +213,7 @@ def test_every_relation_is_stated_and_asked(made, tables):
             assert any(q.startswith(before) and q.endswith(after) for q in questions), (language, relation)
 
 
-def test_the_phrasebook_asks_in_the_training_wordings_alone(made, tables):
+def test_the_phrasebook_asks_only_in_the_training_wordings(made, tables):
     header, *rows = [text.split("\t") for _, text in numbered_lines(made.folder / "dumps" / PHRASEBOOK)]
     assert header == ["language", "statement", "question"]
     asked = {(language, question) for language, _, question in rows}
@@ -240,7 +240,7 @@ def test_a_page_that_states_something_else_is_refused(made, tmp_path):
     assert not list(tmp_path.glob("*.jsonl"))
 
 
-def test_gold_is_where_the_answer_stands_when_a_sentence_is_cut(made, tmp_path):
+def test_gold_is_where_the_answer_is_when_a_sentence_is_cut(made, tmp_path):
     """Passages of ten characters: the answer's first character is in the gold one."""
     (tmp_path / "passages").mkdir()
     (tmp_path / "pages").symlink_to(made.work / "pages")

@@ -102,7 +102,7 @@ def fake_scores(name, seed):
     return {"eval/R@5/macro": base + change, "eval/f1/macro": 0.2 if name == "stage2" else 0.1, "eval/em/macro": 0.1}
 
 
-def test_the_table_stands_beside_the_papers(tmp_path):
+def test_the_table_is_shown_beside_the_papers(tmp_path):
     calls = []
 
     def train(files, bindings):

@@ -109,7 +109,7 @@ def test_a_host_that_is_killed_ends_the_others_with_a_line(killed):
     assert killed.seconds < 30
 
 
-def test_two_hosts_go_on_and_train_as_one_does(command, cache, devices, on_one_host, killed, tmp_path):
+def test_two_hosts_resume_and_train_as_one_does(command, cache, devices, on_one_host, killed, tmp_path):
     run = copied(killed.run, tmp_path / "run")
     before = tiny_run.losses(run)
     ended = run_hosts([command(run)] * 2, devices, cache=cache)
@@ -150,7 +150,7 @@ def test_a_host_that_never_arrives_is_named(command, tmp_path):
 @pytest.mark.slow
 @eight_devices
 @pytest.mark.parametrize("hosts", [1, 4])
-def test_other_layouts_go_on(command, cache, on_one_host, killed, tmp_path, hosts):
+def test_other_layouts_resume(command, cache, on_one_host, killed, tmp_path, hosts):
     run = copied(killed.run, tmp_path / "run")
     if hosts == 1:
         ended = tiny_run.run_in_turn([command(run)], cache=cache, devices=8)

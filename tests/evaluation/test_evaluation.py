@@ -57,7 +57,7 @@ QUESTIONS = [
 ]
 
 
-def test_f1_and_exact_match_by_hand():
+def test_f1_and_exact_match():
     measured = evaluate_answers(QUESTIONS, {"a": "paris!", "b": "Nile river", "c": "大阪"})
     # "the" is an article only in English: {the, nile} and {nile, river} share one word of two.
     assert measured["languages"]["fi"]["f1"] == pytest.approx((1 + 0.5) / 2)

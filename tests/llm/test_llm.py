@@ -220,7 +220,7 @@ def test_an_endpoint_that_is_down_ends_the_run_in_one_line_and_keeps_what_was_do
     assert len(waits) == 3
 
 
-def test_a_request_that_waits_is_told_at_once_why_the_run_ended(server, tmp_path):
+def test_a_waiting_request_ends_at_once_with_the_reason_for_the_run_s_end(server, tmp_path):
     server.fault_for = lambda body: status(500) if body["messages"][0]["content"] == "0" else status(401, "no such key")
     begun = time.monotonic()
     client = ChatClient(config(server, first_wait=60), tmp_path / "c")

@@ -140,7 +140,7 @@ def test_a_side_never_influences_the_other(setup):
     assert (of_reading[asked] > 0).all() and (of_reading[given] > 0).all()
 
 
-def test_changing_a_token_changes_its_own_text_alone(setup):
+def test_changing_a_token_changes_only_its_own_text(setup):
     config, params = setup
     batch = make_batch()
     function = jax.jit(lambda batch: encode(merge(model_graph(config), params), batch), compiler_options=QUICK)
@@ -318,7 +318,7 @@ def test_bfloat16_is_near_float32(setup):
         assert 0 < difference(actual, expected) < BFLOAT16_TOLERANCE
 
 
-def test_retrieval_needs_the_lower_half_alone(setup):
+def test_retrieval_needs_only_the_lower_half(setup):
     config, params = setup
     batch = make_batch()
     kept = inference.retriever_params(params)

@@ -163,7 +163,7 @@ def test_stage1_without_alignment_or_reading(params):
     assert (gradients["encoder"]["reader_layers"]["attention"]["q"]["kernel"][0, :, CONFIG.retriever_head] != 0).any()
 
 
-def test_stage1_may_read_the_first_pairs_alone(params):
+def test_stage1_may_read_only_the_first_pairs(params):
     batch = make_batch("stage1")
     half = len(batch.passage_ids) // 2
     rows = np.r_[:half, 2 * half : 3 * half]
@@ -187,7 +187,7 @@ def test_stage1_with_a_teacher_that_does_not_read(params):
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_scores_may_stand_in_for_the_teachers_attention(params):
+def test_scores_may_replace_the_teachers_attention(params):
     batch = make_batch("stage1")
     pairs, passages = batch.passage_ids.shape[:2]
     own = np.stack([batch.teacher_scores[i, i * passages : (i + 1) * passages] for i in range(pairs)])
@@ -230,7 +230,7 @@ def test_division_by_the_questions_tokens_is_a_setting(params):
 
 
 @pytest.mark.parametrize(("kind", "parts"), [("end_to_end", ["retriever"]), ("stage1", ["distillation", "alignment"])])
-def test_alpha_weighs_the_retrievers_losses_alone(params, kind, parts):
+def test_alpha_weighs_only_the_retrievers_losses(params, kind, parts):
     loss, metrics = run(kind, params, alpha=3.0)
     others = {"reader", "answer_alignment", "attention"} & metrics.keys()
     expected = 3 * sum(float(metrics[name]) for name in parts) + sum(float(metrics[name]) for name in others)

@@ -77,7 +77,7 @@ def test_cond_counts_its_dearest_branch():
     assert model(either, jax.ShapeDtypeStruct((), jnp.bool_), floats(4, 4)) == 2 * 2 * 4**3
 
 
-def test_gradient_of_an_mlp_by_hand():
+def test_gradient_of_an_mlp():
     def loss(params, x):
         return (jnp.tanh(x @ params[0]) @ params[1]).sum()
 

@@ -63,7 +63,7 @@ def test_answer_types(answers, expected):
     assert is_numerical(answers) == (expected in ("year", "number", "with digits"))
 
 
-def test_evidence_is_told_apart():
+def test_kinds_of_evidence():
     groups = evidence_groups(QUESTIONS, PASSAGES, ENGLISH, 100, "line")
     assert groups == dict(zip(("both", "english", "target", "neither"), EVIDENCE, strict=True))
     # Within one token of its passages, "both" has found only its Japanese answer.

@@ -59,7 +59,7 @@ def test_all_tables_are_whole():
     assert {row.breakdown for row in published(tables=[7, 8, 9])} == set(BREAKDOWNS.values())
 
 
-def test_rows_about_some_questions_stand_beside_their_breakdown_alone():
+def test_rows_about_some_questions_are_only_beside_their_breakdown():
     for table, title in BREAKDOWNS.items():
         assert {row.table for row in published_breakdown(title)} == {table}
     assert published_breakdown("answers: answer types") == []
@@ -95,7 +95,7 @@ def test_macro_averages_are_those_of_their_languages():
     assert {(row.table, row.row) for row in published() if row.note} == {(t, name) for t, name, _ in DISAGREE}
 
 
-def test_numbers_stand_in_the_paper(paper):
+def test_numbers_are_the_papers(paper):
     lines = {tuple(line.split("\t")) for line in paper.splitlines()}
     found = 0
     for row in published(tables=[1, 3, 5, 6]):

@@ -265,7 +265,7 @@ def test_bad_lists(tmp_path):
         ranked.read_ranked(path, "trec", questions=[Question("q1", "q", (), "fi")], passages={})
 
 
-def test_rows_of_a_run_that_name_nothing_are_passed_over_where_asked_to(tmp_path):
+def test_rows_of_a_run_that_name_nothing_are_skipped_where_asked_to(tmp_path):
     rows = ("q1 Q0 p1 1 3.0 t", "q2 Q0 p1 1 3.0 t", "q1 Q0 p2 2 2.0 t", "q1 Q0 p3 3 1.0 t")
     (tmp_path / "run").write_text("\n".join(rows) + "\n")
     texts = {id: ranked.Passage(id, "text", "") for id in ("p1", "p3")}

@@ -110,7 +110,7 @@ def test_deleted_passages_are_never_returned(folder, passages):
         found.delete(np.array([90]))
 
 
-def test_opening_reads_the_manifest_alone(folder, monkeypatch):
+def test_opening_reads_only_the_manifest(folder, monkeypatch):
     (folder / "parts" / "00000.vectors").chmod(0)
     monkeypatch.setattr(np, "memmap", None)
     assert open_index(folder).num_passages == 90

@@ -206,7 +206,7 @@ def test_candidates_by_centroids(tmp_path):
     np.testing.assert_allclose(scores, np.take_along_axis(truth, rows, 1), rtol=1e-4, atol=1e-4)
 
 
-def test_opening_reads_the_manifest_alone(tmp_path, store, monkeypatch):
+def test_opening_reads_only_the_manifest(tmp_path, store, monkeypatch):
     build_residual(store, tmp_path / "r", settings=SETTINGS)
     monkeypatch.setattr(np, "load", None)
     monkeypatch.setattr(np, "memmap", None)

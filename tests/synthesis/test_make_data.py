@@ -107,7 +107,7 @@ make_data.MakeDataConfig.questions = @questions.QuestionConfig()
         ),
     ],
 )
-def test_what_later_steps_lack_is_told_before_any_work(tmp_path, binding, words):
+def test_what_later_steps_lack_is_reported_before_any_work(tmp_path, binding, words):
     file = written(tmp_path)
     with open(file, "a") as f:
         f.write(STEPS)

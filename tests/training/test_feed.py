@@ -49,7 +49,7 @@ class TestTable:
             answers = [table.answer_tokens[i].tolist() for i in range(*table.answer_offsets[row : row + 2])]
             assert answers == [encode_answer(vocabulary, answer) for answer in q.answers]
 
-    def test_fingerprint_tells_any_change(self, world):
+    def test_any_change_changes_the_fingerprint(self, world):
         vocabulary, _, questions, table = world
         again = QuestionTable.from_questions(iter(questions), vocabulary)
         assert again.fingerprint == table.fingerprint

@@ -421,7 +421,7 @@ optimizer.OptimizerConfig.total_steps = 10
 """
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been_and_needs_no_tensorflow(world, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_as_if_it_had_not_been_killed_and_needs_no_tensorflow(world, tmp_path, monkeypatch):
     """Checkpoints are written every 4 steps; TensorFlow, seqio and transformers can't be imported."""
     (tmp_path / "blocked").mkdir()
     for name in ("tensorflow", "seqio", "transformers"):

@@ -28,7 +28,7 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", KILLS)
-def test_a_killed_run_goes_on_as_if_it_had_not_been(stage, data, tmp_path):
+def test_a_killed_run_resumes_as_if_it_had_not_been_killed(stage, data, tmp_path):
     gin_file = tiny_run.write_gin(data, stage, tmp_path / "run.gin")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     # Beside the other, with a token store and compiled programs of its own.

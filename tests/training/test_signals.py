@@ -81,7 +81,7 @@ def test_handlers_and_threads_are_as_before_afterwards():
     ) == before
 
 
-def test_outside_the_main_thread_signals_are_left_alone():
+def test_outside_the_main_thread_no_signal_is_handled():
     found = []
 
     def enter():

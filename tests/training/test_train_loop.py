@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_questions(run):
     assert not (folder / "model").exists()
 
 
-def test_a_run_that_goes_on_keeps_only_the_metrics_up_to_its_checkpoint(tmp_path):
+def test_a_resumed_run_keeps_only_the_metrics_up_to_its_checkpoint(tmp_path):
     file = tmp_path / "metrics.jsonl"
     whole = "".join(json.dumps({"step": step, "loss": 0.5}) + "\n" for step in range(7))
     for start, kept in ((4, [0, 1, 2, 3, 4]), (0, [])):

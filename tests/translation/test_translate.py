@@ -36,7 +36,7 @@ def mbart_translator(vocabulary):
     return translators.MBartTranslator(tiny_mbart.CONFIG, tiny_mbart.random_params(), vocabulary, beams=2, batch=4)
 
 
-def test_mbart_translates_each_text_as_if_it_were_alone(mbart_translator, vocabulary, monkeypatch):
+def test_a_translation_by_mbart_does_not_depend_on_the_batch(mbart_translator, vocabulary, monkeypatch):
     texts = ["Asla is a town", "soup", "The river Onar flows on to the sea", "soup", "Borun"]
     found = mbart_translator.translate(texts, "en", "fi")
     assert found[1] == found[3] and len(set(found)) > 1
@@ -54,7 +54,7 @@ def test_mbart_translates_each_text_as_if_it_were_alone(mbart_translator, vocabu
     assert calls == [["new"], [texts[0]]]
 
 
-def test_mbart_is_told_both_languages(mbart_translator, vocabulary, monkeypatch):
+def test_mbart_is_given_both_languages(mbart_translator, vocabulary, monkeypatch):
     given = []
 
     def generation(*_):

@@ -182,7 +182,7 @@ def has_question_word(question: str, language: str, kind: str) -> bool:
         plain = unicodedata.normalize("NFKC", question)
         return any(form in plain for form in forms)
     words = words_of(question)
-    return any(_stands(words, form) for form in forms)
+    return any(_occurs(words, form) for form in forms)
 
 
 def must_lead(language: str, kind: str) -> bool:
@@ -198,7 +198,7 @@ def words_of(text: str) -> list[str]:
     return "".join(kept).split()
 
 
-def _stands(words: Sequence[str], form: str) -> bool:
+def _occurs(words: Sequence[str], form: str) -> bool:
     leading, begins = form.startswith("^"), form.endswith("*")
     wanted = form.strip("^*").split()
     for i in range(min(len(words), 2) if leading else len(words)):

@@ -228,7 +228,7 @@ def written(tmp_path, *parts, name="d.xml"):
     return path
 
 
-def test_a_page_as_it_lies_in_the_dump(tmp_path):
+def test_fields_of_a_page_of_a_dump(tmp_path):
     path = written(tmp_path, SITE, *PAGES[:2], "</mediawiki>")
     first, second = read_dump_pages(path)
     assert first.title == "Helsinki" and first.id == "1" and first.redirect is None
@@ -243,7 +243,7 @@ def test_the_wikis_own_names(tmp_path):
     assert "keskustelu" in found.namespaces and not found.case_sensitive
 
 
-def test_a_broken_page_is_passed_over(tmp_path):
+def test_a_broken_page_is_skipped(tmp_path):
     bad = "<page><title>Bad</title><ns>0</ns><b></page>\n"
     path = written(tmp_path, SITE, PAGES[0], bad, PAGES[-1], "</mediawiki>")
     pages, damage = titles_and_damage(path)
@@ -265,7 +265,7 @@ def test_a_page_in_another_encoding(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [2000, 30_000, 3 << 20])
-def test_a_long_page_is_passed_over_without_being_held(tmp_path, limit):
+def test_a_long_page_is_skipped_without_being_held(tmp_path, limit):
     long = page("Pitkä", "x" * (4 << 20))
     path = written(tmp_path, SITE, PAGES[-1], long, PAGES[0], "</mediawiki>")
     pages, damage = titles_and_damage(path, max_page_bytes=limit)

@@ -39,7 +39,7 @@ def test_rows_of_an_sql_dump(tmp_path, name):
     assert damage == []
 
 
-def test_a_line_that_cannot_be_read_is_told(tmp_path):
+def test_a_line_that_cannot_be_read_is_reported(tmp_path):
     path = tmp_path / "l.sql"
     path.write_text(HEAD + "INSERT INTO `langlinks` VALUES (1,'fi','A'),(2,'en','B;\n" + ROWS)
     rows, damage = read(path)

@@ -194,7 +194,7 @@ def test_passages_are_those_of_the_plain_way(made, tmp_path):
     assert list(read_passages(made[0] / "passages" / "passages.tsv"))[:count] == list(read_passages(tmp_path / "p.tsv"))
 
 
-def test_damage_is_told_with_file_and_place(made):
+def test_damage_is_reported_with_file_and_place(made):
     assert damage(made[1]) == {
         "links: links/unreadable": 1,
         "pages/en: broken_xml": 1,
@@ -220,7 +220,7 @@ def test_what_is_done_is_not_done_again(made):
         make_corpus(wikis, work, **arguments | {"config": CorpusConfig(words=50, max_page_bytes=20_000)})
 
 
-def test_a_page_table_tells_of_pages_beyond_the_dump(tmp_path):
+def test_a_page_table_names_pages_beyond_the_dump(tmp_path):
     (tmp_path / "page.sql").write_text(
         "CREATE TABLE `page` (\n  `page_id` int,\n  `page_namespace` int,\n  `page_title` varbinary(255),\n"
         "  `page_is_redirect` tinyint,\n);\n"
@@ -237,7 +237,7 @@ STREAMS = [[(i, f"P{i}", page(f"P{i}", f"Text of {i}. " + random.Random(i).randb
             for i in range(start, start + 5)] for start in range(0, 40, 5)]  # fmt: skip
 
 
-def test_streams_are_read_alone(tmp_path):
+def test_streams_are_read_one_by_one(tmp_path):
     path = tmp_path / "fiwiki-pages-articles-multistream.xml.bz2"
     write_multistream(path, site(), STREAMS)
     whole = [p.title for p in read_dump_pages(path)]

@@ -21,7 +21,7 @@ def shown(wikitext, site=SITE):
     return [(parsed.text[a.start : a.end], a.target) for a in parsed.anchors]
 
 
-def test_anchors_lie_where_their_words_are():
+def test_anchors_are_where_their_words_are():
     wikitext = """{{box|[[not here]]}} ''[[turku|Turun]]'' ({{IPA|x}}; {{y}}), [[Tampere]]lla&nbsp; ja
 * [[ Helsinki_(city)#History | '''Helsinki''' ]] on [[ :suomi ]].
 [[Luokka:X]][[file:a.png|thumb|[[skipped]]]] [[Ohje:Y|help]] [[wikt:sana|sana]] [[#part|here]] [[s:z]]
@@ -141,7 +141,7 @@ def test_sentences_without_blanks():
     assert cut(" ".join(thai), "th") == thai
 
 
-def test_no_border_lies_in_a_link():
+def test_no_border_is_in_a_link():
     text = "He wrote Why? Because. It sold."
     assert cut(text, "en") == ["He wrote Why?", "Because.", "It sold."]
     assert cut(text, "en", [(9, 22)]) == ["He wrote Why? Because.", "It sold."]

@@ -58,7 +58,7 @@ def test_the_type_of_a_page(text, expected):
     assert expected is None or expected in ENTITY_TYPES
 
 
-def test_titles_that_tell_their_type():
+def test_titles_that_name_their_type():
     assert entity_type_of_page(linked_wiki.page("en", "1945", "1945 was a common year.")) == "DATE"
     assert entity_type_of_page(linked_wiki.page("en", "5 May", "It is a day.")) == "DATE"
     assert entity_type_of_page(linked_wiki.page("en", "List of rivers", "This is a list. It is a river.")) is None

@@ -16,7 +16,7 @@ def entity(sentence, words, kind="GPE"):
     return Entity(start, start + len(words), kind)
 
 
-def test_the_answer_is_masked_wherever_it_stands():
+def test_the_answer_is_masked_wherever_it_occurs():
     sentence = "Falun lies in Sweden, and Sweden's king was born in Falun."
     assert cloze(sentence, entity(sentence, "Sweden")) == "Falun lies in _X_, and _X_'s king was born in Falun."
 

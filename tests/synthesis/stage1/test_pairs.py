@@ -203,7 +203,7 @@ def test_reasons_of_rejection_are_counted():
     assert found == [] and counts["rejected/page_without_sentences"] == 2
 
 
-def test_names_are_taken_for_links_wherever_they_stand():
+def test_names_are_taken_for_links_wherever_they_occur():
     page = linked_wiki.page("fi", "A", "[[Ruotsi|Ruotsissa]] on [[Jossakin]].\nRuotsissa sataa.\nEi mitään.")
     assert sentence_links(page, [0, 1, 2], {"Ruotsi": AnchorTarget("Sweden", None)}) == [["Sweden"], ["Sweden"], []]
     assert sentence_links(page, [1], {}) == [[]]

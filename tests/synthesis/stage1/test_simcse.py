@@ -70,7 +70,7 @@ def losses(folder):
     return logged(folder, "loss")
 
 
-def test_the_loss_by_hand():
+def test_the_loss_against_its_formula():
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 5, 4)).astype(np.float32)
     expected = 0.0
@@ -99,7 +99,7 @@ def test_padding_and_dropout(config):
     assert jnp.abs(dropped[0] - dropped[2]).max() > 1e-3 < jnp.abs(dropped[0] - vectors).max()
 
 
-def test_training_tells_sentences_apart(config, trained, untrained):
+def test_training_separates_sentences(config, trained, untrained):
     folder, metrics = trained
     found = losses(folder)
     assert len(found) == STEPS and np.mean(found[-5:]) < 0.5 * np.mean(found[:5])

@@ -227,7 +227,7 @@ def test_japanese_is_measured_in_characters():
     assert candidates("魯迅は[無支祁|X]が孫悟空の先祖だ", "ja") == ["無支祁"]
 
 
-def test_an_anchor_outside_the_sentences_is_told():
+def test_an_anchor_outside_the_sentences_is_reported():
     text = "Otsikko linkki. Viisi sanaa on tässä näin."
     start = text.index("Viisi")
     found = Page("1", "fi", "t", text, (), ((start, len(text)),), (Anchor(8, 14, "X"), Anchor(start, start + 5, "Y")))

@@ -145,7 +145,7 @@ class Model:
 FINNISH = example("fi", "Suomen pääkaupunki on Helsinki.", "Helsinki", "where")
 
 
-def test_prompts_tell_sentence_word_answer_and_language():
+def test_prompts_hold_sentence_word_answer_and_language():
     for messages in (meta_messages(FINNISH), bulk_messages(FINNISH, metas()[:3])):
         [(role, text)] = messages
         assert role == "user"
@@ -173,7 +173,7 @@ def test_the_question_in_a_reply_is_found(reply, question):
     assert parse_reply(reply)[0] == question
 
 
-def test_three_meta_examples_are_drawn_by_the_draw_alone():
+def test_the_draw_decides_the_three_meta_examples():
     transformer = PromptTransformer(Model(str), {"fi": metas(count=9)}, PromptConfig(meta_examples=9))
     drawn = [Draw(dataclasses.replace(FINNISH, id=f"fi-{i}-0"), v) for i in range(20) for v in range(2)]
     prompts = [transformer.request(draw).messages[0][1] for draw in drawn]

@@ -193,7 +193,7 @@ def test_a_tidied_question_ends_with_one_mark_of_its_language():
     assert tidied("どこですか?", "ja") == "どこですか?"
 
 
-def test_duplicates_differ_in_case_and_marks_alone():
+def test_duplicates_differ_only_in_case_and_marks():
     assert question_key("Missä on kaupunki?") == question_key("missä  on, kaupunki")
     assert question_key("Missä on kaupunki?") != question_key("Missä on kylä?")
 
