@@ -15,7 +15,7 @@ import tiny_run
 from memory_corpus import DENSE, MULTI, Store, assert_best, brute_force, mask_of, mean_vectors, texts, token_vectors
 
 from class_jax.errors import InputError
-from class_jax.models.encode import DualEncoder, Vectors
+from class_jax.models.encode import DualEncoder, Vectors, encode_questions
 from class_jax.retrieval import exact
 from class_jax.retrieval.exact import exact_search
 
@@ -84,6 +84,19 @@ def test_layout_of_questions_changes_nothing(world, monkeypatch, batch, chunk, a
     )
     expected[np.flatnonzero(own >= 0), own[own >= 0]] = -np.inf
     assert_best(rows, scores, expected, 4)
+
+
+@pytest.mark.parametrize("encoder", [MULTI, DENSE], ids=["multi", "dense"])
+def test_questions_given_as_vectors_find_the_same(world, monkeypatch, encoder):
+    """Also where a call has fillers, and whatever the mask of dense vectors is."""
+    store, questions, table = world
+    monkeypatch.setattr(exact, "_MAX_GROUP", 4)
+    given = encode_questions(encoder, jnp.asarray(table), questions, buckets=(2,))
+    own = np.array([-1, 3, 5, -1, 0, 1, 2])
+    expected = search(encoder, table, store, questions, 4, exclude=own, batch_questions=2)
+    found = search(encoder, table, store, given, 4, exclude=own, batch_questions=2)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
 
 
 def groups_of(encoder, table, count, *, passages=4, tokens=8, chunk=None):
