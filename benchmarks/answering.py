@@ -54,7 +54,7 @@ def jax_side(folder, shape):
     config, params, *_ = load_pretrained(folder)
     params = jax.device_put(params)
     read, decode = inference.reader(config), inference.decoder(config, shape["A"], shape["beams"])
-    Q, P = inference.round_up(shape["Q"], QUESTION_BUCKETS), inference.round_up(shape["P"], PASSAGE_BUCKETS)
+    Q, P = inference.bucket_of(shape["Q"], QUESTION_BUCKETS), inference.bucket_of(shape["P"], PASSAGE_BUCKETS)
 
     def run(seed):
         questions, passages = batch_tokens(shape, seed)

@@ -120,7 +120,7 @@ class Retrieved(NamedTuple):
 class Searcher:
     """A corpus to answer from: its token store, and an index of it if one was built.
 
-    Without an index every search embeds the whole corpus anew: exact, and fit for small corpora.
+    Without an index every search embeds the whole corpus again: exact, and fit for small corpora.
 
     Args:
       store: the passages' tokens and texts.
@@ -317,7 +317,7 @@ class CLASS:
         return found
 
     def encode_questions(self, questions: Sequence[str], languages: str | Sequence[str] | None = None) -> Vectors:
-        """Vectors of questions, on the host: [B, Q, K] and mask [B, Q], or dense [B, E]; raises as `tokenise` does."""
+        """Vectors of questions, in NumPy: [B, Q, K] and mask [B, Q], or dense [B, E]; raises as `tokenise` does."""
         tokens = self.tokenise(questions, languages)
         return self._embed(self._plan(tokens, passages=1, longest=1))
 
@@ -460,12 +460,12 @@ class CLASS:
         return Explanation(found.passage, found.score, found.matches, question, answer.answer, rank, attention)
 
     def _embed(self, plan: answering.Plan) -> Vectors:
-        return answering.embed(inference.encoder(self.config), self.params, plan)
+        return answering.embed_batches(inference.encoder(self.config), self.params, plan)
 
     def _plan(
         self, tokens: Sequence[np.ndarray], passages: int, longest: int, batch: int | None = None
     ) -> answering.Plan:
-        return answering.plan(tokens, self.config, passages, longest, rows=batch)
+        return answering.plan_batches(tokens, self.config, passages, longest, rows=batch)
 
 
 def _passages(store: TokenStore, rows: np.ndarray, scores: np.ndarray, attention: np.ndarray) -> list[ReadPassage]:

@@ -177,7 +177,7 @@ def test_a_batch_is_as_large_as_its_memory_allows(model, monkeypatch):
 
     def rows(held):
         monkeypatch.setattr(answering, "_MEMORY_BYTES_CPU", held)
-        return len(answering.plan(tokens, CONFIG, 10, 64).batches[0].ids)
+        return len(answering.plan_batches(tokens, CONFIG, 10, 64).batches[0].ids)
 
     assert [rows(held) for held in (8 * one, 8 * one - 1, 2 * one, one - 1, 10**12)] == [8, 4, 2, 1, 16]
 
@@ -185,7 +185,7 @@ def test_a_batch_is_as_large_as_its_memory_allows(model, monkeypatch):
 def test_a_plan_holds_every_question_once_in_few_shapes():
     rng = np.random.default_rng(0)
     tokens = [rng.integers(3, 99, n).astype(np.int32) for n in rng.integers(1, 51, 77)]
-    planned = answering.plan(tokens, CONFIG, 5, 130, rows=8)
+    planned = answering.plan_batches(tokens, CONFIG, 5, 130, rows=8)
     assert planned.passage_tokens == 160 and planned.count == 77
     assert {batch.ids.shape for batch in planned.batches} <= {(8, 16), (8, 32), (8, 50)}
     members = np.concatenate([batch.members for batch in planned.batches])
@@ -198,8 +198,12 @@ def test_a_plan_holds_every_question_once_in_few_shapes():
 
 def test_a_question_is_batched_and_embedded_once(model, store, monkeypatch):
     plans, embedded = [], []
-    monkeypatch.setattr(answering, "plan", lambda *a, make=answering.plan, **k: plans.append(1) or make(*a, **k))
-    monkeypatch.setattr(answering, "embed", lambda *a, run=answering.embed: embedded.append(1) or run(*a))
+    monkeypatch.setattr(
+        answering, "plan_batches", lambda *a, make=answering.plan_batches, **k: plans.append(1) or make(*a, **k)
+    )
+    monkeypatch.setattr(
+        answering, "embed_batches", lambda *a, run=answering.embed_batches: embedded.append(1) or run(*a)
+    )
     monkeypatch.setattr(exact, "embed_questions", None)
     model.answer(QUESTIONS, store, **SETTINGS)
     assert len(plans) == len(embedded) == 1

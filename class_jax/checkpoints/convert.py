@@ -43,7 +43,7 @@ _FOREIGN = {
 
 @dataclasses.dataclass(frozen=True)
 class Retriever:
-    """What the retriever is to be where the source does not say it, or says it otherwise; None leaves it as it is.
+    """What the retriever is to be where the source does not say it, or says it otherwise; None does not change it.
 
     Attributes:
       kind: "multi_vector" or "dense". layer: encoder layers that come before it. head: the multi-vector's.

@@ -4,7 +4,7 @@
 Orbax restores an array whose file has a flipped bit without complaint. So each array gets a digest for each of its
 *chunks* at save time: the distinct regions into which its sharding cuts it, each hashed in C order by the process that
 holds its first replica. No array is ever gathered for that. At load time the same regions are hashed again: in
-place where the new sharding cuts the array in the same way, else from a host copy of one array at a time.
+place where the new sharding cuts the array in the same way, else from a NumPy copy of one array at a time.
 """
 
 import concurrent.futures
@@ -88,7 +88,7 @@ def first_damaged(arrays: Mapping[str, jax.Array], records: Mapping[str, Mapping
 
 
 def is_intact(array: np.ndarray, record: Mapping[str, Any]) -> bool:
-    """Whether an array in host memory has the shape, type and digests of `digest_arrays`'s record of it."""
+    """Whether a NumPy array has the shape, type and digests of `digest_arrays`'s record of it."""
     if list(array.shape) != record["shape"] or str(array.dtype) != record["dtype"]:
         return False
     return all(sha256(array[tuple(slice(*part) for part in chunk)]) == digest for chunk, digest in record["chunks"])

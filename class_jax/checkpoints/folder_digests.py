@@ -21,17 +21,17 @@ from class_jax.errors import InputError
 FILE = "digests.json"
 _FORMAT = 1
 _REMEDY = f"fetch or write it again; if you changed it on purpose, delete {FILE}"
-PIECE_BYTES = 64 << 20
+_PIECE_BYTES = 64 << 20
 
 
-def pieces(array: np.ndarray, max_bytes: int = PIECE_BYTES) -> Iterator[np.ndarray]:
-    """Yields an array's rows in C order as contiguous arrays of at most `max_bytes` (or one row).
+def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields an array's rows in C order as contiguous arrays of at most `_PIECE_BYTES` (or one row).
 
     So a transposed view is copied piece by piece and never as a whole.
     """
     if array.ndim == 0:
         array = array.reshape(1)
-    rows = max(1, max_bytes // max(1, array[:1].nbytes))
+    rows = max(1, _PIECE_BYTES // max(1, array[:1].nbytes))
     for start in range(0, array.shape[0], rows):
         yield np.ascontiguousarray(array[start : start + rows])
 

@@ -23,7 +23,7 @@ _WEIGHTS = (
 
 
 def local_folder(folder_or_hub_id: str | os.PathLike, revision: str | None = None) -> Path:
-    """A local folder (or file) as it is; a hub id (`google/mt5-large`) as the folder of its files in the Hub's cache.
+    """A local folder (or file) unchanged; a hub id (`google/mt5-large`) as the folder of its files in the Hub's cache.
 
     What the cache has whole is taken from there without asking the Hub.
 

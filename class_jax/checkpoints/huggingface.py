@@ -8,9 +8,8 @@ dimension, F hidden.
 
 import dataclasses
 import functools
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -28,7 +27,6 @@ from class_jax.errors import InputError
 if TYPE_CHECKING:
     from class_jax.models.config import ModelConfig
 
-_log = logging.getLogger(__name__)
 
 Params = dict[str, Any]
 Path = tuple[str, ...]
@@ -81,7 +79,6 @@ def to_params(
     config: "ModelConfig",
     *,
     dtype: Any = None,
-    initialise_missing_dense: np.random.Generator | None = None,
 ) -> Params:
     """Arranges Hugging Face tensors as the model's parameter tree, reading one at a time.
 
@@ -89,9 +86,6 @@ def to_params(
       tensors: from `read_tensors`, or any mapping.
       config: of the model that is wanted.
       dtype: of the result; None keeps the tensors'.
-      initialise_missing_dense: where the tensors are a plain mT5's and the model's retriever is dense, its projections
-        are drawn from this (normal, standard deviation D^-0.5; the norm's scale is one). A warning names them, and
-        `missing_dense` tells beforehand.
 
     Returns:
       Nested dictionaries of NumPy arrays: kernels [in, out...], layers stacked along a leading axis.
@@ -100,16 +94,7 @@ def to_params(
       InputError: listing all parameters that are missing, unknown or wrongly shaped; or naming a tied embedding that
         differs from `shared.weight`.
     """
-    if initialise_missing_dense is not None:
-        tensors, new = with_missing_dense(tensors, config, initialise_missing_dense)
-        if new:
-            _log.warning("newly initialised, not in the checkpoint: %s", ", ".join(new))
     check_tensors(tensors, config)
-    return assembled(tensors, config, dtype=dtype)
-
-
-def assembled(tensors: Mapping[str, np.ndarray], config: "ModelConfig", *, dtype: Any = None) -> Params:
-    """As `to_params`, of tensors that `check_tensors` has accepted."""
     params: Params = {}
     for path, leaf in as_leaves(tensors, config, dtype=dtype).items():
         node = params
@@ -215,18 +200,18 @@ def as_tensors(leaf: Callable[[Path], Any], config: "ModelConfig", *, kept: bool
     )
 
 
-def from_params(params: Params, config: "ModelConfig") -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (Hugging Face name, tensor) of each parameter, one at a time in memory; the embedding once.
+def from_params(params: Params, config: "ModelConfig") -> TensorFiles:
+    """Returns the parameters as tensors in the Hugging Face layout, each made when it is read; the embedding once.
 
     Args:
       params: as `to_params` returns them; arrays of NumPy, or of JAX and fully addressable.
       config: of the model they belong to.
 
     Raises:
-      InputError: listing all arrays that are missing, unknown or wrongly shaped, before the first is yielded.
+      InputError: listing all arrays that are missing, unknown or wrongly shaped.
     """
-    tensors = _from_tree(params, config)
-    return ((name, np.ascontiguousarray(tensors[name])) for name in tensors)
+    check_leaves(params, config)
+    return as_tensors(lambda path: LazyArray.of(at(params, path)), config)
 
 
 def write_safetensors(
@@ -246,14 +231,14 @@ def write_safetensors(
       params: as `to_params` returns them.
       config: of the model they belong to.
       dtype: of the file; None keeps the arrays'.
-      max_shard_bytes: files grow no larger than that, save for a single larger tensor.
+      max_shard_bytes: files grow no larger than that, except a single larger tensor.
       vocabulary: written beside them, as `spiece.model`.
       texts: how the model's texts are cut, for `config.json`.
 
     Raises:
       InputError: if arrays are missing, unknown or wrongly shaped, or the disk refuses a write.
     """
-    tensors = _from_tree(params, config)
+    tensors = from_params(params, config)
     write_tensor_folder(
         folder, tensors, config, dtype=dtype, max_shard_bytes=max_shard_bytes, vocabulary=vocabulary, texts=texts
     )
@@ -362,11 +347,6 @@ def _load_stack(rows: list[tuple[LazyArray, _Weight]], shape: tuple[int, ...], d
     for array, weight in rows:
         stack[weight.layer] = weight.inward(array.load())
     return stack
-
-
-def _from_tree(params: Params, config: "ModelConfig") -> TensorFiles:
-    check_leaves(params, config)
-    return as_tensors(lambda path: LazyArray.of(at(params, path)), config)
 
 
 def _initial(weight: _Weight, generator: np.random.Generator) -> np.ndarray:

@@ -17,10 +17,10 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """An array that is read or made when it is asked for, each time anew, and kept by nobody.
+    """An array that is read or made when it is asked for, again each time, and kept by nobody.
 
     Attributes:
-      shape: known beforehand, as is `dtype`.
+      shape: known in advance, as is `dtype`.
       load: returns the array, of any strides.
     """
 

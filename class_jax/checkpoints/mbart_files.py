@@ -233,7 +233,7 @@ def save_mbart(
       params: as `load_mbart` returns them; arrays of NumPy or JAX.
       config: of the model.
       vocabulary: written beside the weights, with the name of transformers' tokenizer for it.
-      max_shard_bytes: files grow no larger than that, save for a single larger tensor.
+      max_shard_bytes: files grow no larger than that, except a single larger tensor.
 
     Raises:
       InputError: if the folder holds anything but weights, arrays don't fit the configuration, or the disk refuses a

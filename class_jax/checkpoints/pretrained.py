@@ -80,7 +80,7 @@ def load_pretrained(
     source = open_source(folder, retriever=retriever, seed=seed)
     if source.new:
         _log.warning("newly initialised, not in %s: %s", folder_or_hub_id, ", ".join(source.new))
-    params = huggingface.assembled(source.tensors, source.config, dtype=dtype)
+    params = huggingface.to_params(source.tensors, source.config, dtype=dtype)
     return Pretrained(source.config, params, source.vocabulary, source.texts)
 
 
@@ -103,7 +103,7 @@ def save_pretrained(
       vocabulary: its vocabulary, written as `spiece.model`.
       texts: how its texts are cut, for `config.json`.
       dtype: of the files; None keeps the arrays'.
-      max_shard_bytes: files grow no larger than that, save for a single larger tensor.
+      max_shard_bytes: files grow no larger than that, except a single larger tensor.
 
     Raises:
       InputError: if the folder holds anything but weights, arrays don't fit the configuration, or the disk refuses a
@@ -127,7 +127,7 @@ def check_replaceable(folder: str | os.PathLike) -> None:
     """Refuses to replace what is not a folder of weights.
 
     Raises:
-      InputError: if something else lies at the path, or the folder holds anything but weights.
+      InputError: if something else is at the path, or the folder holds anything but weights.
     """
     path = Path(folder)
     if not path.exists():

@@ -1,9 +1,9 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """A run's folder: what it holds beside its checkpoints, and its weights (Orbax), one array at a time.
 
-`config.json` and `spiece.model` with their digests lie beside `checkpoints/`, so that the folder is opened without the
-gin file that made it. Training saves whole states with `state.TrainCheckpoints`; the weights written here are the
-parameters alone, as step 0: a run starts from it (`init_from`), and none resumes it.
+`config.json` and `spiece.model` with their digests are beside `checkpoints/`, so that the folder is opened without the
+gin file that made it. Training saves whole states with `state.TrainCheckpoints`; the weights written here are
+only the parameters, as step 0: a run starts from it (`init_from`), and none resumes it.
 """
 
 import ast
@@ -109,25 +109,25 @@ def open_run(folder: str | os.PathLike, config: ModelConfig | None = None) -> Op
     folder = Path(folder)
     digests = FolderDigests.read(folder)
     if digests is not None:
-        # A configuration that the caller gives stands in place of the folder's.
+        # A configuration that the caller gives replaces the folder's.
         digests.check_listed(name for name in digests.files if config is None or name != CONFIG_FILE)
     with _quiet(), TrainCheckpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
         opened = checkpoints.open_arrays()
     if opened is None:
         raise InputError("no whole checkpoint", file=folder / CHECKPOINTS, remedy="train that run further")
-    arrays, host, step = opened
+    arrays, metadata, step = opened
     prefix = f"{_PARAMS}/"
     leaves = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     beside = next((path for path in (folder, folder / _EXPORT) if (path / CONFIG_FILE).is_file()), None)
     document = {} if beside is None else read_json(beside / CONFIG_FILE)
     if config is None and beside is not None:
-        config = _with_fingerprint(_read_config(document, beside / CONFIG_FILE), host.get("model"))
+        config = _with_fingerprint(_read_config(document, beside / CONFIG_FILE), metadata.get("model"))
         if config is None:
             raise InputError(
                 "is of another model than the checkpoint", file=beside / CONFIG_FILE, remedy=f"compare step {step}"
             )
     if config is None:
-        config = _config_of_shapes(leaves, host, folder / CHECKPOINTS / str(step))
+        config = _config_of_shapes(leaves, metadata, folder / CHECKPOINTS / str(step))
     return OpenedRun(config, text_config(document), vocabulary_of(folder), leaves)
 
 
@@ -173,8 +173,8 @@ def write_run(
     step.mkdir(parents=True)
     leaves = huggingface.as_leaves(tensors, config, dtype=dtype)
     records = _write_arrays(step / "arrays", {(_PARAMS, *path): leaf for path, leaf in leaves.items()})
-    host = {"model": config.fingerprint} | ({} if vocabulary is None else {"vocabulary": vocabulary.fingerprint})
-    document = {"format": FORMAT, "host": host, "metrics": None, "arrays": records, "random_keys": {}}
+    metadata = {"model": config.fingerprint} | ({} if vocabulary is None else {"vocabulary": vocabulary.fingerprint})
+    document = {"format": FORMAT, "host": metadata, "metrics": None, "arrays": records, "random_keys": {}}
     document["sha256"] = seal(document)
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
         checkpointer.save(step / "host", args=ocp.args.JsonSave(document))
@@ -268,7 +268,7 @@ def vocabulary_of(folder: Path) -> str | Path | None:
     return None if named is None else ast.literal_eval(named.group(1))
 
 
-def _config_of_shapes(leaves: Mapping[str, LazyArray], host: Mapping[str, Any], step: Path) -> ModelConfig:
+def _config_of_shapes(leaves: Mapping[str, LazyArray], metadata: Mapping[str, Any], step: Path) -> ModelConfig:
     """The configuration that the arrays' shapes give, with the retriever's head that fits the saved fingerprint."""
     remedy = "give its config.json"
     try:
@@ -292,6 +292,6 @@ def _config_of_shapes(leaves: Mapping[str, LazyArray], host: Mapping[str, Any], 
         if head >= sizes["num_heads"] and sizes["retriever"] == "multi_vector":
             continue
         config = ModelConfig(**sizes, retriever_head=head)
-        if config.fingerprint == host.get("model"):
+        if config.fingerprint == metadata.get("model"):
             return config
     raise InputError("its model's fingerprint fits no usual configuration of these shapes", file=step, remedy=remedy)

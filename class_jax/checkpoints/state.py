@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""The whole state of a training run in Orbax: parameters, optimizer, random key, and where the data had got to."""
+"""The whole state of a training run in Orbax: parameters, optimizer, random key, and the position in the data."""
 
 import contextlib
 import dataclasses
@@ -49,11 +49,11 @@ class _DamagedError(Exception):
 
 
 class _Superfluous(logging.Filter):
-    """Drops what Orbax says of what its user has asked for, or is told in one line.
+    """Drops what Orbax logs of things that its user asked for, or that are reported in one line.
 
     It logs the tracebacks of some errors that it also raises. Where several writes of one save fail, it raises the
     first, and asyncio reports the others whenever the garbage collector comes to them. And it warns of every folder
-    that is opened for reading alone.
+    that is opened only for reading.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -91,7 +91,7 @@ class TrainCheckpoints:
     run call the same methods in the same order.
 
     Args:
-      folder: where the steps lie, a local path or one that `etils.epath` knows (gs://...).
+      folder: where the steps are, a local path or one that `etils.epath` knows (gs://...).
       keep_last: how many of the newest steps stay, at least 1.
       keep_best: how many of the best steps by `best_metric` stay besides; ties go to the newest.
       best_metric: key of the `metrics` given to `save`; None if no step is best. Steps without it, or with NaN, are
@@ -135,7 +135,7 @@ class TrainCheckpoints:
             self._note_score(step)
 
     def save(
-        self, step: int, arrays: PyTree, host: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+        self, step: int, arrays: PyTree, metadata: Mapping[str, Any], metrics: Mapping[str, float] | None = None
     ) -> None:
         """Begins to write a step.
 
@@ -143,7 +143,7 @@ class TrainCheckpoints:
           step: newer than all saved steps.
           arrays: any pytree of arrays (parameters, optimizer state, random keys, typed or raw). With several processes
             the leaves are global arrays.
-          host: what the host must remember, JSON-able: the data iterator's state, the version of the passage lists,
+          metadata: saved beside the arrays, JSON-able: the data iterator's state, the version of the passage lists,
             fingerprints. Process 0's is the one written.
           metrics: of this step's weights; must hold `best_metric` if there is one. None where none was measured.
 
@@ -151,7 +151,7 @@ class TrainCheckpoints:
           InputError: if this or the previous save meets a disk that refuses it (the half-written step is removed, older
             ones stay); if the step is not newer than those there; if `best_metric` is not in `metrics`; if a leaf is of
             a type that JAX would narrow.
-          TypeError: if `host` is not JSON-able.
+          TypeError: if `metadata` is not JSON-able.
         """
         if self._read_only:
             raise InputError("opened for reading only", file=self._folder)
@@ -161,7 +161,7 @@ class TrainCheckpoints:
         leaves, key_types = plain_leaves(arrays)
         document = {
             "format": FORMAT,
-            "host": host,
+            "host": metadata,
             "metrics": self._check_metrics(metrics),
             "arrays": digest_arrays({"/".join(path): leaf for path, leaf in leaves.items()}),
             "random_keys": key_types,
@@ -193,21 +193,21 @@ class TrainCheckpoints:
           target: pytree of `jax.ShapeDtypeStruct` (with shardings; without one an array goes to the default device) or
             of arrays like those wanted. The result has its structure, named tuples and typed random keys included.
           step: exactly this step, or none.
-          expect: entries that the saved `host` must hold, such as `{"vocabulary": fingerprint}`.
+          expect: entries that the saved `metadata` must hold, such as `{"vocabulary": fingerprint}`.
           partial: the target names a part of what was saved (say `{"params": ...}`), the rest is left unread.
 
         Returns:
-          (arrays, host, step), or None where nothing has been saved yet.
+          (arrays, metadata, step), or None where nothing has been saved yet.
 
         Raises:
-          InputError: if names, shapes or types differ from the target's; if `expect` is not met; if the step asked for
-            is not there or damaged; if all steps are damaged.
+          InputError: if names, shapes or types differ from the target's; if `expect` does not hold; if the step asked
+            for is not there or damaged; if all steps are damaged.
         """
         found = self._newest(step, lambda candidate: self._restore_step(candidate, target, expect or {}, partial))
         return None if found is None else (*found[0], found[1])
 
-    def read_host(self, step: int | None = None) -> tuple[dict[str, Any], int] | None:
-        """Reads only what the host remembered of a step (the newest readable one), before any target is known.
+    def read_metadata(self, step: int | None = None) -> tuple[dict[str, Any], int] | None:
+        """Reads only the metadata of a step (the newest readable one), before any target is known.
 
         Raises:
           InputError: if the step asked for is not there or damaged, or all are.
@@ -215,10 +215,10 @@ class TrainCheckpoints:
         return self._newest(step, lambda candidate: self._document(candidate)["host"])
 
     def open_arrays(self, step: int | None = None) -> tuple[dict[str, LazyArray], dict[str, Any], int] | None:
-        """Opens a step (the newest whose host state is whole) array by array, for one process and its memory.
+        """Opens a step (the newest whose metadata is whole) array by array, for one process and its memory.
 
         Returns:
-          ("a/b/c" -> array in host memory, read and compared with its digest when it is asked for; host; step), or None
+          ("a/b/c" -> NumPy array, read and compared with its digest when it is asked for; metadata; step), or None
           where nothing has been saved yet. Loading an array raises InputError if it is damaged.
 
         Raises:
@@ -365,7 +365,7 @@ class TrainCheckpoints:
         """Everything of a step but its arrays, checked against its own digest."""
         document = self._read(step, "host", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
         if not isinstance(document, dict) or document.pop("sha256", None) != seal(document):
-            raise _DamagedError("its host state is damaged (its text does not have the digest saved with it)")
+            raise _DamagedError("its metadata is damaged (its text does not have the digest saved with it)")
         if document["format"] != FORMAT:
             raise InputError(
                 f"is of format {document['format']}, this version reads {FORMAT}", file=self._folder / str(step)
@@ -387,18 +387,18 @@ class TrainCheckpoints:
         if jax.process_count() > 1:
             failed = bool(multihost_utils.process_allgather(np.bool_(failed)).any())
         if failed:
-            # TensorStore's messages are long; what matters stands first.
+            # TensorStore's messages are long; what matters comes first.
             lines = str(failure or "another process failed").strip().splitlines() or [type(failure).__name__]
             raise _DamagedError(f"cannot be read ({lines[0].partition('. See full')[0][:200]})") from failure
         return read
 
-    def _check_expected(self, step: int, host: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
+    def _check_expected(self, step: int, metadata: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
         for key, value in expect.items():
-            if key not in host:
-                raise InputError("was not saved", file=self._folder / str(step), key=key, remedy=nearest(key, host))
-            if host[key] != value:
+            if key not in metadata:
+                raise InputError("was not saved", file=self._folder / str(step), key=key, remedy=nearest(key, metadata))
+            if metadata[key] != value:
                 raise InputError(
-                    f"{host[key]!r} in the checkpoint but {value!r} in this run",
+                    f"{metadata[key]!r} in the checkpoint but {value!r} in this run",
                     file=self._folder / str(step),
                     key=key,
                     remedy=f"use the {key} that it was trained with, or another folder",

@@ -5,8 +5,8 @@ T5X keeps a matrix as [in, out], the transpose of Hugging Face's, each layer und
 layout of `t5x/examples/t5`, which the public mT5 checkpoints have), and the position bias as [heads, buckets].
 
 Read: the parameters (`target`); the optimizer's state is skipped. Written: what T5X itself saves at step 0, so that its
-trainer takes the folder as it is: the parameters, and Adafactor's state as it starts (all zeros). The dense retriever's
-projections, which T5X's model lacks, stand beside layer B's attention; T5X reads only the names that its model has.
+trainer takes the folder: the parameters, and Adafactor's first state (all zeros). The dense retriever's projections,
+which T5X's model lacks, are written beside layer B's attention; T5X reads only the names that its model has.
 """
 
 import itertools
@@ -105,7 +105,7 @@ def read_t5x(folder: str | os.PathLike, config: ModelConfig | None = None) -> tu
 
     Args:
       folder: `checkpoint_N`, or the folder that holds it.
-      config: of the model; None takes the `config.json` beside the checkpoint, or else tells it by the arrays' shapes
+      config: of the model; None takes the `config.json` beside the checkpoint, or else finds it by the arrays' shapes
         (the position bias has as many rows as there are heads).
 
     Returns:
@@ -168,7 +168,7 @@ def write_t5x(
         target[path] = _write_array(step, ("target", *path), lazy.load(), np.dtype(dtype or lazy.dtype), digests)
         for part, start in _adafactor(lazy.shape).items():
             state[*path, part] = start
-            # T5X shards `v` as it does the parameter, and so gives it an array; the others stand in the index.
+            # T5X shards `v` as it does the parameter, and so gives it an array; the others are in the index.
             if part == "v" and start.shape == lazy.shape:
                 name = ("state", "param_states", *path, part)
                 state[*path, part] = _write_array(step, name, start, start.dtype, digests)
@@ -347,7 +347,7 @@ def _check(step: Path, found: Mapping[str, tuple[int, ...]], config: ModelConfig
     shapes = huggingface.shapes(config)
     wanted = {ours: shapes[theirs][:: -1 if _is_transposed(ours) else 1] for theirs, ours in table.items()}
     new = {name for name in wanted if re.search(r"_proj/kernel|attention/layer_norm/scale", name)}
-    optional = new if not new & set(found) else ()  # a plain mT5's may be drawn anew by the caller
+    optional = new if not new & set(found) else ()  # a plain mT5's may be drawn again by the caller
     problem = differences(
         {name: _shown(shape) for name, shape in found.items()},
         {name: _shown(shape) for name, shape in wanted.items()},

@@ -46,7 +46,7 @@ class TensorFiles(Mapping[str, np.ndarray]):
 
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> "TensorFiles":
-        """Wraps a mapping of arrays; one that is lazy already stays as it is."""
+        """Wraps a mapping of arrays; one that is lazy already is returned unchanged."""
         return tensors if isinstance(tensors, cls) else cls({name: LazyArray.of(x) for name, x in tensors.items()})
 
     @property
@@ -224,7 +224,7 @@ def _open_shards(index: Path, digests: FolderDigests | None) -> TensorFiles:
 
 def _open_safetensors(file: Path) -> TensorFiles:
     try:
-        # The library checks the file; its tensors are read by hand. It would map the file, and mapped pages that were
+        # The library checks the file; its tensors are read here. It would map the file, and mapped pages that were
         # read once count as this process's memory until the file is closed.
         safetensors.safe_open(file, framework="np")
         with open(file, "rb") as f:
@@ -256,7 +256,7 @@ def _read_at(file: Path, start: int, shape: tuple[int, ...], dtype: np.dtype) ->
 
 
 class _TorchFile:
-    """A `.bin` file mapped into memory, and mapped anew now and then.
+    """A `.bin` file mapped into memory, and mapped again now and then.
 
     Pages that were read count as this process's memory until the map is closed.
     """
@@ -334,7 +334,7 @@ def _open_torch_elsewhere(file: Path) -> TensorFiles:
 
 
 def _as_numpy(torch: Any, tensor: Any, dtype: Any) -> np.ndarray:
-    """The tensor's own memory, of the map: a copy would stand beside the pages that it was read from."""
+    """The tensor's own memory, of the map: a copy would need memory beside the pages that it was read from."""
     # NumPy knows bfloat16 only through ml_dtypes, so the bits are passed as integers.
     if dtype == ml_dtypes.bfloat16:
         return tensor.contiguous().view(torch.uint16).numpy().view(dtype)

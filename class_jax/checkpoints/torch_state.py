@@ -46,9 +46,7 @@ def load_state(file: Any, mapped: bool) -> dict[str, Any]:
         raise
     except Exception as error:  # a file cut short or with foreign objects: a dozen types, all of them bad input
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadStateError(
-            f"is not a whole file of tensors alone ({lines[0].split('. ')[0]})", None, _PLAIN
-        ) from error
+        raise BadStateError(f"is not a whole file of tensors only ({lines[0].split('. ')[0]})", None, _PLAIN) from error
     if not isinstance(state, dict):
         raise BadStateError(f"holds a {type(state).__name__}, not tensors by name")
     for name, value in state.items():
@@ -59,7 +57,7 @@ def load_state(file: Any, mapped: bool) -> dict[str, Any]:
     return state
 
 
-def convert(file: str, to: str) -> None:
+def convert_file(file: str, to: str) -> None:
     """Writes a `.bin` file's tensors as one safetensors file.
 
     Raises:
@@ -79,7 +77,7 @@ def convert(file: str, to: str) -> None:
 
 if __name__ == "__main__":
     try:
-        convert(sys.argv[1], sys.argv[2])
+        convert_file(sys.argv[1], sys.argv[2])
     except BadStateError as error:
         print(json.dumps(error.args))
         sys.exit(BAD_FILE)

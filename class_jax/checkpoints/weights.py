@@ -39,13 +39,13 @@ def load_params(path: str, config: ModelConfig, seed: int = 0, vocabulary: str |
     source = open_source(folder, config=config, seed=seed)
     if source.new:
         _log.warning("newly initialised, not in %s: %s", path, ", ".join(source.new))
-    return huggingface.assembled(source.tensors, config)
+    return huggingface.to_params(source.tensors, config)
 
 
 def _from_run(folder: Path, config: ModelConfig, vocabulary: str | None) -> Params:
     """Onto the devices; a damaged step gives way to the one before."""
     with TrainCheckpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
-        named = (checkpoints.read_host() or ({},))[0]
+        named = (checkpoints.read_metadata() or ({},))[0]
         expect = {} if vocabulary is None or "vocabulary" not in named else {"vocabulary": vocabulary}
         restored = checkpoints.restore({"params": param_shapes(config)}, expect=expect, partial=True)
     if restored is None:
@@ -55,7 +55,7 @@ def _from_run(folder: Path, config: ModelConfig, vocabulary: str | None) -> Para
 
 
 def best_params(checkpoints: TrainCheckpoints, last: int, params: Params) -> Params:
-    """The weights that a run hands on: those of its best step, or `params` where that is the last one or none is best.
+    """The weights that a run leaves: those of its best step, or `params` where that is the last one or none is best.
 
     Args:
       checkpoints: of the run, all written.

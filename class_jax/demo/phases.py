@@ -3,7 +3,6 @@
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -15,10 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from tqdm import tqdm
 
+from class_jax.common import stop_signals
 from class_jax.errors import InputError
 
 _TICK, _LINE_EVERY = 0.5, 10.0  # seconds between updates on a terminal, and between lines in a log
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Phases:
@@ -81,31 +80,16 @@ class Phases:
             caught.append(number)
             raise KeyboardInterrupt
 
-        # The descriptor is written even while the main thread compiles or counts in C.
-        read, write = os.pipe()
-        os.set_blocking(write, False)
+        def acknowledge(number: int) -> None:
+            if number in caught or signal.getsignal(number) is stop:  # training handles its own
+                self.say(f"{signal.Signals(number).name}: stopping; what is finished stays")
 
-        def acknowledge() -> None:
-            while came := os.read(read, 1):
-                if came[0] in caught or signal.getsignal(came[0]) is stop:  # training handles its own
-                    self.say(f"{signal.Signals(came[0]).name}: stopping; what is finished stays")
-            os.close(read)
-
-        thread = threading.Thread(target=acknowledge, daemon=True)
-        thread.start()
-        handlers = {number: signal.signal(number, stop) for number in _SIGNALS}
-        descriptor = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
-            yield
+            with stop_signals.handled(stop, acknowledge):
+                yield
         except KeyboardInterrupt as error:
             problem = f"stopped while {what}"
             raise InputError(problem, file=self.folder, remedy="the same command resumes") from error
-        finally:
-            signal.set_wakeup_fd(descriptor)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            os.close(write)
-            thread.join()
 
 
 def in_child(function: Callable[..., Any], *arguments: object) -> Any:

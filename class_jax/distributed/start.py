@@ -103,7 +103,7 @@ def settings_of(config: Any, name: str | None = None) -> dict[str, str]:
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), f"{name or kind}.{field.name}"
         if dataclasses.is_dataclass(value):
-            # As a gin file names them, but for a model inside another part.
+            # As a gin file names them, except for a model inside another part.
             found |= {key: type(value).__name__} | settings_of(value, key if name else type(value).__name__)
         elif field.name in _PER_HOST_SETTINGS.get(kind, ()):
             found[key] = "nothing" if value is None else "something"

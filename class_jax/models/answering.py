@@ -67,7 +67,7 @@ class Plan(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The answers of one batch, on the host.
+    """The answers of one batch, in NumPy.
 
     Attributes:
       members: positions of its questions among all, [R' <= R]; the other arrays are in their order.
@@ -93,7 +93,7 @@ def memory_bytes(config: ModelConfig, passages: int, question_tokens: int, passa
     return tokens * (width * jax.numpy.dtype(config.dtype).itemsize + 1)
 
 
-def plan(
+def plan_batches(
     tokens: Sequence[np.ndarray],
     config: ModelConfig,
     passages: int,
@@ -132,11 +132,11 @@ def plan(
     return Plan(tuple(batches), len(tokens), P)
 
 
-def embed(encoder: DualEncoder, params: Params, planned: Plan) -> Vectors:
+def embed_batches(encoder: DualEncoder, params: Params, planned: Plan) -> Vectors:
     """Embeds the questions of a plan, several batches of one length at a time.
 
     Returns:
-      On the host: vectors [B, Q, K] and mask [B, Q], Q the longest in use; or dense vectors [B, E] and mask [B, 0].
+      In NumPy: vectors [B, Q, K] and mask [B, Q], Q the longest in use; or dense vectors [B, E] and mask [B, 0].
 
     Raises:
       InputError: if there are no questions.
@@ -183,7 +183,7 @@ def read(
       config: of the model.
       params: its parameters.
       planned: the questions; every passage has at most `planned.passage_tokens` tokens, or is cut.
-      rows: passages of each question, rows of the store [B, N]; -1 stands for none.
+      rows: passages of each question, rows of the store [B, N]; -1 is none.
       store: of the passages.
       max_tokens: A.
       beams: 1 decodes greedily.
@@ -202,6 +202,6 @@ def read(
         memory = jax.block_until_ready(run_reader(params, batch.ids, batch.lengths, passage_ids, passage_lengths))
         joined = clock()
         answers = jax.device_get(run_decoder(params, memory))
-        del memory  # or the next batch's would lie beside it
+        del memory  # or it would be in memory beside the next batch's
         done = clock()
         yield Reading(batch.members, *(array[:count] for array in answers), joined - begun, done - joined)

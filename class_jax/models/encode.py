@@ -175,7 +175,7 @@ def encode_questions(
       buckets: padded lengths.
 
     Returns:
-      On the host: vectors [B, Q, K] and mask [B, Q], Q the longest bucket in use; or vectors [B, E] and mask [B, 0].
+      In NumPy: vectors [B, Q, K] and mask [B, Q], Q the longest bucket in use; or vectors [B, E] and mask [B, 0].
 
     Raises:
       InputError: if a question has no tokens.

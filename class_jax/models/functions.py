@@ -58,7 +58,7 @@ rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 @jax.custom_vjp
 def softmax(scores: jax.Array) -> jax.Array:
-    """Softmax over the last axis, whose gradient needs the result alone."""
+    """Softmax over the last axis, whose gradient needs only the result."""
     return jax.nn.softmax(scores, axis=-1)
 
 

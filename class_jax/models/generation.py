@@ -9,7 +9,7 @@ from flax import nnx
 
 from class_jax.models import layers as nn
 from class_jax.models.class_model import ClassModel, Memory
-from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, search
+from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, hypotheses
 
 
 class Answers(NamedTuple):
@@ -41,37 +41,6 @@ class CrossMemory(NamedTuple):
     mask: jax.Array
 
 
-def greedy(model: ClassModel, memory: Memory, max_tokens: int, *, eos_id: int = 1) -> Answers:
-    """Greedy decoding of at most `max_tokens` tokens, as in the paper's experiments.
-
-    The memory's keys and values are projected once; each step computes one position. The loop ends when every
-    answer has.
-    """
-    return decode(model, project(model, memory), max_tokens, eos_id=eos_id)
-
-
-def beam(
-    model: ClassModel,
-    memory: Memory,
-    max_tokens: int,
-    beams: int,
-    *,
-    length_penalty: float = 1.0,
-    early_stopping: bool | Literal["never"] = False,
-    eos_id: int = 1,
-) -> Answers:
-    """The best answer of a beam search; see `class_jax.models.search.beam_search` for its rules."""
-    return decode(
-        model,
-        project(model, memory),
-        max_tokens,
-        beams,
-        length_penalty=length_penalty,
-        early_stopping=early_stopping,
-        eos_id=eos_id,
-    )
-
-
 def decode(
     model: ClassModel,
     cross: CrossMemory,
@@ -86,7 +55,7 @@ def decode(
     B = cross.mask.shape[0]
     step, cache = decoder_step(model, cross, max_tokens, beams)
     penalty = {"length_penalty": length_penalty, "early_stopping": early_stopping}
-    found = search(step, cache, B, max_tokens, beams, tokens=SpecialTokens(eos=eos_id), **penalty)
+    found = hypotheses(step, cache, B, max_tokens, beams, tokens=SpecialTokens(eos=eos_id), **penalty)
     return best_answers(found, passage_attention(model, cross))
 
 
@@ -121,7 +90,7 @@ def decoder_step(model: ClassModel, cross: CrossMemory, max_tokens: int, beams: 
 
 
 def passage_attention(model: ClassModel, cross: CrossMemory) -> jax.Array:
-    """P_ca [B, N] (paper, section 3.2.2): the first position sees the start token alone, whatever the answer is."""
+    """P_ca [B, N] (paper, section 3.2.2): the first position sees only the start token, whatever the answer is."""
     config, (B, N, _) = model.config, cross.mask.shape
     empty = jnp.zeros((config.num_decoder_layers, B, 1, config.num_heads, 1, config.d_kv), cross.keys.dtype)
     start, position = jnp.zeros((B, 1), jnp.int32), jnp.zeros((), jnp.int32)

@@ -71,7 +71,7 @@ def reader(config: ModelConfig) -> Callable[..., generation.CrossMemory]:
 
     Returns:
       `f(params, question_ids [B,Q], question_lengths [B], passage_ids [B,N,P], passage_lengths [B,N])`; a passage of no
-      tokens stands for none: nothing of its row is attended to.
+      tokens is none: nothing of its row is attended to.
     """
     config = dataclasses.replace(config, dropout_rate=0.0, remat="none")
     graph = model_graph(config)
@@ -153,7 +153,7 @@ def pad_rows(rows: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndar
     return ids, lengths
 
 
-def round_up(length: int, buckets: Sequence[int]) -> int:
+def bucket_of(length: int, buckets: Sequence[int]) -> int:
     """The smallest bucket that holds `length`, or the largest bucket."""
     return next((size for size in sorted(buckets) if size >= length), max(buckets))
 

@@ -152,7 +152,7 @@ class Attention(nnx.Module):
         key: jax.Array | None,
         where: Packing | None = None,
     ) -> jax.Array:
-        """Residual self-attention over rows [R, T, D], or over the rows of packed tokens [G, C, D] that lie at `where`.
+        """Residual self-attention over rows [R, T, D], or over the rows of packed tokens [G, C, D] placed by `where`.
 
         `bias` and `mask_bias` as in `attention_probabilities`.
         """
@@ -322,7 +322,7 @@ class DecoderLayer(nnx.Module):
 
 
 def batch_ways() -> int:
-    """Devices over which a batch is cut, by the mesh in force (`jax.set_mesh`); 1 without one."""
+    """Devices over which a batch is cut, by the current mesh (`jax.set_mesh`); 1 without one."""
     mesh = jax.sharding.get_abstract_mesh()
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.axis_names)
 

@@ -18,8 +18,8 @@ from flax import nnx
 
 from class_jax.errors import InputError, nearest
 from class_jax.models import layers as nn
-from class_jax.models.class_model import Params, length_mask, plain_tree
-from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, search
+from class_jax.models.class_model import length_mask
+from class_jax.models.search import Cache, Hypotheses, SpecialTokens, Step, hypotheses
 
 # Row of the first position in the tables of positions: the rows before it are of no use.
 POSITION_OFFSET = 2
@@ -184,7 +184,7 @@ class MBartEncoderLayer(nnx.Module):
 
 
 class MBartDecoderLayer(nnx.Module):
-    """Causal self-attention, cross-attention over keys and values that were projected beforehand, feed-forward."""
+    """Causal self-attention, cross-attention over keys and values that were projected in advance, feed-forward."""
 
     def __init__(self, config: MBartConfig, *, rngs: nnx.Rngs):
         self.self_attention = MBartAttention(config, config.decoder_heads, rngs=rngs)
@@ -277,11 +277,11 @@ class MBart(nnx.Module):
         return MBartMemory(keys, values, length_mask(lengths, states.shape[-2]))
 
     def decode(self, memory: MBartMemory, inputs: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        """Teacher-forced decoding; `logits` of the result tell of each position's next token.
+        """Teacher-forced decoding; `logits` of the result predict each position's next token.
 
         Args:
           memory: of M encoded rows.
-          inputs: what the decoder is given, [R, A]: the start token, then the target but for its last token.
+          inputs: what the decoder is given, [R, A]: the start token, then the target except for its last token.
           rows: row of `memory` that each of the R sequences is decoded from; the same ones in order if None.
 
         Returns:
@@ -357,7 +357,7 @@ def generate(
     )
     step, cache = model.step(memory, max_tokens, beams)
     penalty = {"length_penalty": length_penalty, "early_stopping": early_stopping}
-    return search(step, cache, B, max_tokens, beams, tokens=tokens, **penalty)
+    return hypotheses(step, cache, B, max_tokens, beams, tokens=tokens, **penalty)
 
 
 def _mask_bias(mask: jax.Array) -> jax.Array:
@@ -365,21 +365,12 @@ def _mask_bias(mask: jax.Array) -> jax.Array:
     return jnp.where(mask, 0.0, nn.MASKED)[:, None, None, :]
 
 
-def create_mbart(config: MBartConfig, seed: int = 0) -> MBart:
-    """A newly initialised model."""
-    return MBart(config, rngs=nnx.Rngs(seed))
+def abstract_mbart(config: MBartConfig) -> MBart:
+    """A model of shapes and types in the place of parameters; allocates none."""
+    return nnx.eval_shape(lambda: MBart(config, rngs=nnx.Rngs(0)))
 
 
 @functools.cache
-def _mbart_abstract(config: MBartConfig) -> tuple[Any, nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: create_mbart(config)), nnx.Param)
-
-
 def mbart_graph(config: MBartConfig) -> Any:
     """The structure that `class_jax.models.class_model.merge` joins with parameters; allocates none."""
-    return _mbart_abstract(config)[0]
-
-
-def mbart_shapes(config: MBartConfig) -> Params:
-    """Shape and type of every parameter as nested dictionaries; allocates none."""
-    return plain_tree(nnx.as_pure(_mbart_abstract(config)[1]))
+    return nnx.split(abstract_mbart(config), nnx.Param)[0]

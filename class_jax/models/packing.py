@@ -2,7 +2,7 @@
 """Packed tokens: rows of uneven length that follow each other without padding.
 
 Projections and feed-forward layers work token by token: they run on packed tokens, so padding costs nothing there.
-Attention alone needs rows. Shapes are fixed when a step is compiled, so the number of slots for tokens is chosen before
+Only attention needs rows. Shapes are fixed when a step is compiled, so the number of slots for tokens is chosen before
 (`class_jax.training.token_slots`) and some slots are left over.
 
 Rows are packed in G groups of equally many rows: those of one device are a group, so that no token moves to another.
@@ -23,7 +23,7 @@ class Slots(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Where each token of the rows lies.
+    """Where each token of the rows is.
 
     Attributes:
       rows: row of each slot's token within its group, [G, C] int32. places: where in that row, [G, C] int32.

@@ -62,7 +62,7 @@ def maxsim_own(
     *,
     mean: bool = False,
 ) -> jax.Array:
-    """As `maxsim`, each question with its own passages [B, N, P, K] alone: scores [B, N]."""
+    """As `maxsim`, each question only with its own passages [B, N, P, K]: scores [B, N]."""
     queries, passages = map(jax.lax.stop_gradient, (query_vectors, passage_vectors))
     where = _best_token(jnp.einsum("bqk,bnpk->bqnp", queries, passages), passage_mask[:, None])  # [B, Q, N]
     best = jnp.take_along_axis(passage_vectors, where.swapaxes(1, 2)[..., None], axis=2)  # [B, N, Q, K]
@@ -126,7 +126,7 @@ _best_matches.defvjp(
 def _best_token(match: jax.Array, passage_mask: jax.Array) -> jax.Array:
     """Index of the best passage token, [..., P] -> [...].
 
-    The scores are then computed anew from the chosen vectors alone: the gradient of a maximum over [B, Q, M, P]
+    The scores are then computed again from only the chosen vectors: the gradient of a maximum over [B, Q, M, P]
     would hold several arrays of that size, that of a look-up holds [B, Q, M, K]. Two reductions, because XLA's argmax
     on a CPU is many times slower than a maximum.
     """

@@ -113,7 +113,7 @@ def greedy_search(
 
 
 class _Beams(NamedTuple):
-    """State of a beam search: running beams, finished hypotheses (both best first), and whether to go on.
+    """State of a beam search: running beams, finished hypotheses (both best first), and whether to continue.
 
     Attributes:
       position: tokens generated so far, scalar.
@@ -165,7 +165,7 @@ def beam_search(
     start = _Beams(
         position=jnp.zeros((), jnp.int32),
         ids=jnp.full((batch, beams, max_tokens), tokens.pad, jnp.int32),
-        # All beams are the same at first: only one of them may go on.
+        # All beams are the same at first: only one of them may continue.
         scores=jnp.broadcast_to(jnp.where(jnp.arange(beams) == 0, 0.0, _NEVER), (batch, beams)),
         done_ids=jnp.full((batch, beams, max_tokens), tokens.pad, jnp.int32),
         done_scores=jnp.full((batch, beams), _NEVER, jnp.float32),
@@ -260,7 +260,7 @@ def _can_improve(
     return ((best_running / length**length_penalty)[:, None] > worst).any(axis=1)
 
 
-def search(
+def hypotheses(
     step: Step,
     cache: Cache,
     batch: int,

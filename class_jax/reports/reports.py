@@ -44,7 +44,6 @@ def make_report(
     inputs: Mapping[str, str] | None = None,
     breakdowns: Mapping[str, Mapping[str, Any]] | None = None,
     samples: int = uncertainty.SAMPLES,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Puts together what was measured of one run.
 
@@ -57,7 +56,6 @@ def make_report(
       inputs: files read, by what they hold.
       breakdowns: by title, what `breakdown.break_down` returned.
       samples: of the bootstrap behind the confidence intervals.
-      seed: of the bootstrap.
 
     Raises:
       InputError: if no question was scored.
@@ -75,7 +73,7 @@ def make_report(
     for part, scores in parts.items():
         report["parts"][part] = {
             **scores.summary(),
-            "intervals": uncertainty.intervals(scores, samples, seed),
+            "intervals": uncertainty.intervals(scores, samples),
             "by_question": {
                 "ids": list(scores.ids),
                 "languages": list(scores.languages),
@@ -224,7 +222,6 @@ def difference_table(
     against: Mapping[str, Any],
     metrics: Sequence[str],
     samples: int = uncertainty.SAMPLES,
-    seed: int = 0,
 ) -> Table:
     """How one run differs from another, by language and macro, with both tests.
 
@@ -244,7 +241,7 @@ def difference_table(
                     remedy=nearest(metric, metrics_of(side)),
                 )
             sides.append(part_scores(side["parts"][part]))
-        found[metric] = uncertainty.compare_scores(*sides, metric, samples, seed)
+        found[metric] = uncertainty.compare_scores(*sides, metric, samples)
         columns += [Column(name, metric, percent=True, best=None) for name in ("difference", "low", "high")]
         columns += [Column(name, metric, digits=4, best=None) for name in ("p, bootstrap", "p, t-test")]
     first = next(iter(found.values()))

@@ -90,7 +90,7 @@ class OpenRun:
         self.checkpoints.close()
 
 
-def open_run(folder: Path, config: TrainConfig, hosts: ProcessGroup) -> OpenRun:
+def build_run(folder: Path, config: TrainConfig, hosts: ProcessGroup) -> OpenRun:
     """Opens a run; all its hosts call this.
 
     Raises:

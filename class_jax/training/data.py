@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where a run's data lies.
+    """Where a run's data is.
 
     Attributes:
       vocabulary: a SentencePiece model, by path or hub id.
@@ -36,7 +36,7 @@ class DataConfig:
         installed, a reader of `class_jax.questions.readers`, or several in a sequence. All give the same rows.
       passages: the public passage TSV.
       passage_languages: TSV `id, language` (more columns are ignored), for corpora of several languages.
-      search_languages: languages of the passages that training retrieves; "question" stands for the question's own.
+      search_languages: languages of the passages that training retrieves; "question" is the question's own.
         None for all.
       own_passages: TSV `question id, passage id`: the passage that each synthetic question was made from.
       max_passage_tokens: longer passages are cut.

@@ -47,7 +47,7 @@ class EvaluationConfig:
       recall_questions: the same questions with the answers that R@n tokens looks for (English ones in
         XOR-Retrieve); None leaves R@n tokens out.
       read: whether to answer, too (F1 and EM as in XOR-Full).
-      read_languages: languages of the passages that are read; "question" stands for the question's own. None for all.
+      read_languages: languages of the passages that are read; "question" is the question's own. None for all.
       num_passages: passages read for each question.
       max_answer_tokens: of a generated answer.
       batch: questions answered at once.
@@ -210,7 +210,9 @@ class Evaluator:
         # All batches have one shape: on a small run, compiling takes longer than reading.
         longest = max(len(question) for question in self.tokens)
         size = {"rows": self.config.batch, "question_buckets": bucket_lengths([longest], answering.QUESTION_BUCKETS)}
-        planned = answering.plan(tokens, self.model, rows.shape[1], int(self.store.lengths[rows.ravel()].max()), **size)
+        planned = answering.plan_batches(
+            tokens, self.model, rows.shape[1], int(self.store.lengths[rows.ravel()].max()), **size
+        )
         texts = [""] * len(asked)
         log_probabilities, attention = np.empty(len(asked), np.float32), np.empty(rows.shape, np.float32)
         settings = {"max_tokens": self.config.max_answer_tokens}

@@ -200,7 +200,7 @@ class Feed:
             raise InputError(
                 f"passage lists of {questions} questions for a table of {len(self.table)}",
                 key=f"lists version {lists.version}",
-                remedy="make the lists anew for these questions",
+                remedy="make the lists again for these questions",
             )
         if ranks < self.num_passages:
             raise InputError(
@@ -216,7 +216,7 @@ class Feed:
                 raise InputError(
                     f"passage lists of another {what} ({made_for[:12]}, now {mine[:12]})",
                     key=f"lists version {lists.version}",
-                    remedy="make the lists anew for these questions and passages",
+                    remedy="make the lists again for these questions and passages",
                 )
         with self._lock:
             first = self._built + 1 if from_step is None else from_step
@@ -229,14 +229,6 @@ class Feed:
             kept = tuple((step, old) for step, old in self._schedule if step < first)
             self._schedule = (*kept, (first, lists))[-_LISTS_KEPT:]
         return first
-
-    def lists_version(self, step: int) -> int:
-        """Returns the version of the passage lists that the batch of `step` uses.
-
-        Raises:
-          InputError: there are none.
-        """
-        return self._lists_at(step).version
 
     def lists_step(self, step: int) -> int:
         """Returns the training step of the weights that made the passage lists of the batch of `step`.
@@ -383,7 +375,7 @@ class Feed:
             raise InputError(
                 f"passage row {candidates.max()} in a store of {self.store.num_passages} passages",
                 key=f"lists version {lists.version}",
-                remedy="make the lists anew for this token store",
+                remedy="make the lists again for this token store",
             )
         best = np.argsort(~usable, axis=1, kind="stable")[:, : self.num_passages]
         return np.take_along_axis(candidates, best, axis=1)

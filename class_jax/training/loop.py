@@ -12,7 +12,7 @@ from class_jax.checkpoints.runs import write_description
 from class_jax.distributed import SINGLE_PROCESS, ProcessGroup
 from class_jax.distributed.start import failing_together
 from class_jax.errors import InputError
-from class_jax.training.builder import OpenRun, open_run
+from class_jax.training.builder import OpenRun, build_run
 from class_jax.training.config import PREFETCH, TrainConfig
 from class_jax.training.feed import prefetch
 from class_jax.training.first_state import first_state
@@ -70,7 +70,7 @@ def train(
     folder = Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as opened, failing_together(hosts):
-        run = open_run(folder, config, hosts)
+        run = build_run(folder, config, hosts)
         opened.callback(run.close)
         state, start, refreshing = first_state(run)
         log = _open_log(run, start)

@@ -2,7 +2,7 @@
 """Noise in training questions, for models that start from nothing.
 
 A vocabulary trained on little text knows the words of the training questions whole; the words of other questions
-fall apart into short pieces that training hardly meets, and each adds a random number to a multi-vector score.
+fall apart into short pieces that are rare in training, and each adds a random number to a multi-vector score.
 mT5's pre-training prevents that. Without it, runs of short pieces put into the training questions at random
 teach the retriever to ignore what it can't use.
 """
@@ -14,10 +14,10 @@ from class_jax.corpus.vocabulary import Vocabulary
 _LONGEST_RUN = 8
 
 
-def short_pieces(vocabulary: Vocabulary, characters: int = 2) -> np.ndarray:
-    """Ids of the pieces of at most `characters` characters: what an unknown word falls apart into, [n] int32."""
+def short_pieces(vocabulary: Vocabulary) -> np.ndarray:
+    """Ids of the pieces of one or two characters: what an unknown word falls apart into, [n] int32."""
     return np.array(
-        [i for i, piece in enumerate(vocabulary.piece_texts()) if 0 < len(piece.lstrip("▁")) <= characters], np.int32
+        [i for i, piece in enumerate(vocabulary.piece_texts()) if 0 < len(piece.lstrip("▁")) <= 2], np.int32
     )
 
 

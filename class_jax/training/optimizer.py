@@ -94,7 +94,7 @@ def slow_retriever(rate: float) -> optax.GradientTransformation:
 def clip(norm: float) -> optax.GradientTransformation:
     """Shrinks gradients to a global norm, where theirs is larger.
 
-    As `optax.clip_by_global_norm`, but for rounding: one factor for all elements, by which they are multiplied where
+    As `optax.clip_by_global_norm`, except for rounding: one factor for all elements, by which they are multiplied where
     they are used next. A division and a choice for each element would make a second copy of all gradients.
     """
     return optax.stateless(

@@ -8,59 +8,41 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+from class_jax.common import stop_signals
+
 _STDERR = 2
 
 
 @contextlib.contextmanager
-def caught_signals(stopping: str = "stopping after this step") -> Iterator[list[str]]:
+def caught_signals() -> Iterator[list[str]]:
     """Yields a list to which the name of SIGINT or SIGTERM is added when one arrives; a second one acts as usual.
 
     The signal is acknowledged at once by one line on standard error, also while the main thread compiles or waits for
     the device. Outside the main thread, where Python can't catch signals, the list stays empty.
-
-    Args:
-      stopping: the line's text after the signal's name.
     """
     caught: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
+    before = {number: signal.getsignal(number) for number in stop_signals.NUMBERS}
+    seen = threading.Event()
 
     def note(number: int, _: FrameType | None) -> None:
         caught.append(signal.Signals(number).name)
         signal.signal(number, before[number])
 
-    # Python writes each signal's number here when it arrives; it calls `note` only between two bytecodes.
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    thread = threading.Thread(target=_acknowledge, args=(read, note, stopping), name="signals", daemon=True)
-    thread.start()
-    before = {number: signal.signal(number, note) for number in NUMBERS}
-    descriptor = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    try:
+    def acknowledge(number: int) -> None:
+        if number not in before:
+            return
+        if not seen.is_set():
+            name = signal.Signals(number).name
+            _write_line(f"{name}: stopping after this step; a second signal stops without saving")
+        elif signal.getsignal(number) is note:
+            os._exit(128 + number)  # the main thread can't act on it yet
+        seen.set()
+
+    with stop_signals.handled(note, acknowledge):
         yield caught
-    finally:
-        signal.set_wakeup_fd(descriptor)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(write)
-        thread.join()
-        os.close(read)
-
-
-def _acknowledge(read: int, handler: object, stopping: str) -> None:
-    """Writes a line for the first signal; a second one ends the process if the main thread can't act on it yet."""
-    seen = False
-    while arrived := os.read(read, 1):
-        number = arrived[0]
-        if number not in NUMBERS:
-            continue
-        if not seen:
-            _write_line(f"{signal.Signals(number).name}: {stopping}; a second signal stops without saving")
-        elif signal.getsignal(number) is handler:
-            os._exit(128 + number)
-        seen = True
 
 
 def _write_line(line: str) -> None:

@@ -1,7 +1,7 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
 """The English teacher of stage 1, and the first passage lists of a run (paper, section 3.1 and appendix A.1.3).
 
-A teacher is a model of the same kind, such as ReAtt, or BM25 where no English model is at hand.
+A teacher is a model of the same kind, such as ReAtt, or BM25 where there is no English model.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ _TEXT_FILES = [f"{name}{part}.bin" for name in ("id", "title", "text") for part 
 
 @dataclasses.dataclass(frozen=True)
 class Bm25TeacherConfig:
-    """BM25 as the English teacher, where no English model is at hand.
+    """BM25 as the English teacher, where there is no English model.
 
     It scores the English questions against the batch's passages on the host, and retrieves each question's passages
     before training. It does not read, so stage 1's term on the teacher's cross-attention is left out.

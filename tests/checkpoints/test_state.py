@@ -80,7 +80,7 @@ def array_files(folder: Path, step: int) -> list[Path]:
 def test_round_trip_keeps_bits_named_tuples_and_random_keys(tmp_path, target):
     host = {"iterator": {"position": [3, 4], "seed": 2**60}, "lists": 12, "nothing": None, "rate": math.pi, "ü": "ü"}
     with TrainCheckpoints(tmp_path) as checkpoints:
-        assert checkpoints.restore(target) is None and checkpoints.read_host() is None
+        assert checkpoints.restore(target) is None and checkpoints.read_metadata() is None
         checkpoints.save(5, make_arrays(5), host)
         arrays, read_host, step = checkpoints.restore(target)
     assert (step, read_host) == (5, host)
@@ -90,7 +90,7 @@ def test_round_trip_keeps_bits_named_tuples_and_random_keys(tmp_path, target):
     with TrainCheckpoints(tmp_path, read_only=True) as reader:
         part, _, _ = reader.restore({"params": target["params"]}, partial=True)
         assert_same(part, {"params": make_arrays(5)["params"]})
-        assert reader.read_host() == (host, 5)
+        assert reader.read_metadata() == (host, 5)
         with pytest.raises(InputError, match="opened for reading only"):
             reader.save(6, make_arrays(6), {})
 
@@ -224,10 +224,10 @@ def test_a_damaged_host_state_or_missing_file_falls_back_and_all_damaged_is_an_e
     for path in array_files(tmp_path, 2):
         path.unlink()
     with TrainCheckpoints(tmp_path) as checkpoints:
-        with pytest.raises(InputError, match="/3: its host state is damaged"):
+        with pytest.raises(InputError, match="/3: its metadata is damaged"):
             checkpoints.restore(target, step=3)
         assert checkpoints.restore(target)[2] == 1
-        assert checkpoints.read_host()[1] == 2  # the host's part of step 2 is whole
+        assert checkpoints.read_metadata()[1] == 2  # the metadata of step 2 is whole
         for path in array_files(tmp_path, 1):
             path.write_bytes(b"")
         with pytest.raises(InputError, match=r"/1: cannot be read \("):
@@ -437,7 +437,7 @@ with TrainCheckpoints(folder) as checkpoints:
     for step in (1, 2):
         checkpoints.save(step, {"x": make()}, {})
     assert [restored(checkpoints, spec) for spec in (P("data", "fsdp"), P(None, "data"), P())] == [2, 2, 2]
-    if process == 0:  # damage what process 1 alone wrote, and alone reads
+    if process == 0:  # damage what only process 1 wrote and reads
         data = max((folder / "2/arrays/ocdbt.process_1/d").iterdir(), key=lambda path: path.stat().st_size)
         content = bytearray(data.read_bytes())
         content[len(content) // 2] ^= 4

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Weights that a run starts from and hands on: the right step's, of the right vocabulary."""
+"""Weights that a run starts from and those that it leaves: the right step's, of the right vocabulary."""
 
 import dataclasses
 

@@ -55,7 +55,10 @@ def mt5(params):
     config = transformers.MT5Config(**{name: sizes[name] for name in names})
     config.tie_word_embeddings = False  # mT5's head is its own; the constructor takes no such argument
     model = transformers.MT5ForConditionalGeneration(config)
-    own = {name: torch.from_numpy(np.array(x)) for name, x in huggingface.from_params(jax.device_get(params), CONFIG)}
+    own = {
+        name: torch.from_numpy(np.array(x))
+        for name, x in huggingface.from_params(jax.device_get(params), CONFIG).items()
+    }
     own |= {f"{stack}.embed_tokens.weight": own["shared.weight"] for stack in ("encoder", "decoder")}
     model.load_state_dict(own)
     return model.eval()
@@ -84,6 +87,11 @@ def transformers_answers(mt5, memory, beams, **settings):
     # A padding id of 0 counts as none there: what follows an end of sequence is more of it.
     ids[np.cumsum(ids == 1, axis=1) - (ids == 1) > 0] = 0
     return ids.reshape(B, beams, A), found.sequences_scores.numpy().reshape(B, beams)
+
+
+def best_answers(model, memory, beams):
+    """The best answers of a beam search."""
+    return generation.decode(model, generation.project(model, memory), A, beams)
 
 
 @functools.partial(jax.jit, static_argnames=("beams", "settings"), compiler_options=QUICK)
@@ -135,7 +143,7 @@ def test_log_probabilities_are_those_of_the_teacher_forced_decoder(params, memor
     expected = np.where(np.arange(A) < lengths[:, None], log_probabilities, 0).sum(-1)
     np.testing.assert_allclose(found.log_probabilities[:, 0], expected, **TOLERANCE)
     np.testing.assert_allclose(found.scores[:, 0], expected / lengths**0.6, **TOLERANCE)
-    beam = jax.jit(lambda m: generation.beam(merge(model_graph(CONFIG), params), m, A, 4), compiler_options=QUICK)
+    beam = jax.jit(lambda m: best_answers(merge(model_graph(CONFIG), params), m, 4), compiler_options=QUICK)
     np.testing.assert_allclose(beam(memory).passage_attention, attention, **TOLERANCE)
 
 
@@ -144,7 +152,7 @@ def test_keys_and_values_of_the_memory_are_not_copied_per_beam(params, memory):
 
     def run(memory):
         model = merge(model_graph(CONFIG), params)
-        return generation.beam(model, memory, A, 3)
+        return best_answers(model, memory, 3)
 
     text = str(jax.make_jaxpr(run)(memory))
     H, K = CONFIG.num_heads, CONFIG.d_kv

@@ -48,7 +48,8 @@ def decode(params):
 @pytest.fixture(scope="module")
 def greedy(params):
     def function(memory, eos_id):
-        return generation.greedy(merge(model_graph(CONFIG), params), memory, A, eos_id=eos_id)
+        model = merge(model_graph(CONFIG), params)
+        return generation.decode(model, generation.project(model, memory), A, eos_id=eos_id)
 
     return jax.jit(function, compiler_options=QUICK)
 
@@ -117,9 +118,10 @@ def test_answerer_is_encode_read_and_greedy(params):
         model = merge(model_graph(CONFIG), params)
         questions = model.encode_questions(question_ids[None], question_length[None])
         passages = model.encode_passages(passage_ids, passage_lengths)
-        return generation.greedy(model, model.read(questions, jax.tree.map(lambda x: x[None], passages)), A)
+        memory = model.read(questions, jax.tree.map(lambda x: x[None], passages))
+        return generation.decode(model, generation.project(model, memory), A)
 
-    for b in range(2):  # alone, and without padding of the question
+    for b in range(2):  # by itself, and without padding of the question
         own = slice(N * b, N * (b + 1))
         arrays = question_ids[b, : question_lengths[b]], question_lengths[b], passage_ids[own], passage_lengths[own]
         expected = jax.jit(one_question, compiler_options=QUICK)(*arrays)
@@ -135,4 +137,4 @@ def test_pad_rows_cuts_and_pads():
 
 @pytest.mark.parametrize(("length", "size"), [(1, 4), (4, 4), (5, 9), (10, 9)])
 def test_round_up(length, size):
-    assert inference.round_up(length, [9, 4]) == size
+    assert inference.bucket_of(length, [9, 4]) == size

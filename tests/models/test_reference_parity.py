@@ -49,7 +49,7 @@ def run(config, params, batch):
         "reader_logits": logits,
         "reader_loss_per_query": losses.token_cross_entropy(logits, batch.answer_ids, batch.answer_lengths),
     }
-    return results, generation.greedy(model, memory, MAX_ANSWER_TOKENS)
+    return results, generation.decode(model, generation.project(model, memory), MAX_ANSWER_TOKENS)
 
 
 class Reference:

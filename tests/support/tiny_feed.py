@@ -42,10 +42,10 @@ def world(tmp_path_factory):
 
 
 def make_lists(store, table, version=0, seed=0, ranks=RANKS):
-    """Random passage lists of all questions."""
+    """Random passage lists of all questions, made at the step of that number."""
     rng = np.random.default_rng(seed)
     rows = np.stack([rng.permutation(PASSAGES)[:ranks] for _ in range(len(table))])
-    return PassageLists(rows, np.zeros(rows.shape, np.float32), version, 0, store.fingerprint, table.fingerprint)
+    return PassageLists(rows, np.zeros(rows.shape, np.float32), version, version, store.fingerprint, table.fingerprint)
 
 
 def make_feed(world, lists=..., table=None, **settings):

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import sentencepiece
 import tiny_run
+from flax import nnx
 
 from class_jax.models import mbart
+from class_jax.models.class_model import plain_tree
 
 PIECES = 270
 CONFIG = mbart.MBartConfig(
@@ -42,6 +44,11 @@ def write_pieces(file: Path) -> None:
         )
 
 
+def shapes(config: mbart.MBartConfig) -> dict:
+    """Shape and type of every parameter as nested dictionaries."""
+    return plain_tree(nnx.as_pure(nnx.split(mbart.abstract_mbart(config), nnx.Param)[1]))
+
+
 def random_params(config: mbart.MBartConfig = CONFIG, seed: int = 1) -> dict:
     """Random parameters; the scale makes outputs differ between inputs."""
     rng = np.random.default_rng(seed)
@@ -51,4 +58,4 @@ def random_params(config: mbart.MBartConfig = CONFIG, seed: int = 1) -> dict:
             return np.ones(like.shape, np.float32)
         return rng.normal(0, 0.3, like.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(leaf, mbart.mbart_shapes(config))
+    return jax.tree_util.tree_map_with_path(leaf, shapes(config))

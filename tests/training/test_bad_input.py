@@ -56,7 +56,7 @@ class Bad:
     """A run that must be refused.
 
     Attributes:
-      error: pattern of the line; DATA and RUN stand for the folders of the data and of the run.
+      error: pattern of the line; DATA and RUN are replaced by the folders of the data and of the run.
       change: what spoils the data. built: whether the data has its token store already.
       stage: of the gin file. gin: lines added to it. bindings: of the command line. command: takes its place.
       file_limit: bytes after which a file can't grow, as on a full disk.
@@ -171,7 +171,7 @@ CASES = {
             "model_config__ModelConfig__d_ff": 64,
         },
     ),
-    "run of another size that goes on": Bad(
+    "resumed run of another size": Bad(
         r"\S+/trained/checkpoints/4: .*params/encoder/reader_layers/mlp/wi_0/kernel has shape \(1, 32, 32\) float32 in "
         r"the checkpoint but shape \(1, 32, 64\) float32 in the target; .*; use the configuration it was trained with",
         bindings={"MODEL_DIR": "RUN/../trained", "model_config__ModelConfig__d_ff": 64},
@@ -185,7 +185,7 @@ CASES = {
             "data__DataConfig__store": "RUN/../other_store",
         },
     ),
-    "run with another batch size that goes on": Bad(
+    "resumed run with another batch size": Bad(
         r"feed.batch_size: the saved run has 4, this one 8; continue with the saved run's data and settings, or .*",
         bindings={"MODEL_DIR": "RUN/../trained", "config__TrainConfig__batch_size": 8},
     ),

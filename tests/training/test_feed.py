@@ -227,7 +227,7 @@ class TestHosts:
 
 
 class Overlap:
-    """A teacher whose score tells which text and which passage it was for."""
+    """A teacher whose score names the text and the passage that it was for."""
 
     def scores(self, texts, rows):
         return np.array([[len(text) * 1000 + row for row in rows] for text in texts], np.float64)
@@ -292,7 +292,7 @@ class TestState:
         feed.batch(0)
         assert feed.set_lists(versions[1], from_step=4) == 4
         batches = [feed.batch(step) for step in range(6)]
-        assert [feed.lists_version(step) for step in (3, 4)] == [0, 1]
+        assert [feed.lists_step(step) for step in (3, 4)] == [0, 1]
         assert feed.state(2)["lists"] == [[0, 0], [4, 1]] and feed.state(4)["lists"] == [[4, 1]]
         resumed = make_feed(world, None)
         assert resumed.restore(feed.state(2), versions.__getitem__) == 2
@@ -324,14 +324,14 @@ class TestLists:
         feed = make_feed(world)
         feed.batch(6)
         assert feed.set_lists(make_lists(store, table, 1)) == 7
-        assert (feed.lists_version(6), feed.lists_version(7)) == (0, 1)
+        assert (feed.lists_step(6), feed.lists_step(7)) == (0, 1)
         with pytest.raises(InputError, match="the batch of step 6 is built already; use 7 or more"):
             feed.set_lists(make_lists(store, table, 2), from_step=6)
 
     def test_no_batch_mixes_versions(self, world):
         _, store, _, table = world
         rows = np.broadcast_to(np.arange(RANKS), (len(table), RANKS))
-        lists = [PassageLists(rows + 20 * v, rows.astype(np.float32), v, 0, store.fingerprint) for v in (0, 1)]
+        lists = [PassageLists(rows + 20 * v, rows.astype(np.float32), v, v, store.fingerprint) for v in (0, 1)]
         feed = make_feed(world, lists[0], num_passages=1, batch_size=64)
         first = [store.batch([0], 200)[0][0], store.batch([20], 200)[0][0]]
         done = threading.Event()
@@ -347,7 +347,7 @@ class TestLists:
         try:
             for step in range(200):
                 ids = feed.batch(step).passage_ids[:, 0]
-                expected = first[feed.lists_version(step)][: ids.shape[1]]
+                expected = first[feed.lists_step(step)][: ids.shape[1]]
                 assert (ids == expected).all()
         finally:
             done.set()

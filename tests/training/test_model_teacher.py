@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""A model as the teacher of stage 1: what it says, in its own vocabulary; and that it stays as it is."""
+"""A model as the teacher of stage 1: what it says, in its own vocabulary; and that it is not changed."""
 
 import dataclasses
 import functools
@@ -138,12 +138,12 @@ def run(world, tmp_path_factory):
     seen = {}
 
     def opened(*given):
-        run = builder.open_run(*given)
+        run = builder.build_run(*given)
         seen["run"], seen["before"] = run, jax.device_get(run.teacher.params)
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "open_run", opened)
+        patch.setattr(loop, "build_run", opened)
         loop.train(str(folder), train_config(world))
     seen["after"] = jax.device_get(seen.pop("run").teacher.params)
     return folder, seen
@@ -217,7 +217,7 @@ def test_the_loss_is_that_of_the_teachers_scores_and_attention_computed_apart(wo
     for name in ("distillation", "attention", "reader", "alignment", "answer_alignment"):
         assert first[name] == pytest.approx(float(metrics[name]), rel=1e-4), name
 
-    # And the two terms that the teacher is in, by NumPy alone.
+    # And the two terms that the teacher is in, by only NumPy.
     both = []
     for side, prefix in (("english", 0), ("parallel", B)):
         tokens = [batch.question_ids[prefix + b][: batch.question_lengths[prefix + b]].tolist() for b in range(B)]
@@ -384,7 +384,7 @@ def test_only_stage1_has_a_teacher_and_it_needs_one(world, tmp_path):
 def test_bad_input(world, opened, changes, message):
     (world / "damaged").mkdir(exist_ok=True)
     if not (world / "other").exists():
-        # As many passages of the same lengths: only their texts tell them apart.
+        # As many passages of the same lengths: only their texts distinguish them.
         corpus = tiny_run.passages()
         write_passages(world / "other.tsv", [Passage(p.id, p.text.swapcase(), p.title) for p in corpus])
         build_store(world / "other.tsv", Vocabulary.load(str(world / "teacher.model")), world / "other")
@@ -468,7 +468,7 @@ def test_a_run_is_not_continued_with_another_teacher(world, run, tmp_path):
         loop.train(str(run[0]), train_config(world, teacher=teacher_config(world, weights=str(tmp_path / "other"))))
 
 
-# Two steps on each mesh from the same weights; the teacher lies on the mesh as the student does.
+# Two steps on each mesh from the same weights; the teacher is sharded as the student.
 SHARDED = """
 import sys
 sys.path.insert(0, sys.argv[1])

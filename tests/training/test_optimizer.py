@@ -40,7 +40,7 @@ def test_first_update_of_adamw_is_clipped_decayed_and_signed():
     first, state = optimizer.update(gradients, state, params)
     assert all(float(leaf[0]) == 0 for leaf in jax.tree.leaves(first))  # the rate starts at 0
     second, _ = optimizer.update(gradients, state, params)
-    # Adam's step is the sign, times the rate; the decay is of the norm's scale alone.
+    # Adam's step is the sign, times the rate; only the norm's scale decays.
     assert float(second["relative_bias"]["embedding"][0]) == pytest.approx(0.5, rel=1e-4)
     assert float(second["norm"]["scale"][0]) == pytest.approx(0.5 * (1 - 0.1 * 2), rel=1e-4)
 

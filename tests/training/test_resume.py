@@ -10,7 +10,7 @@ import tiny_run
 KILLS = {
     "end_to_end": (
         "SIGKILL write 3",  # nothing saved yet
-        "SIGKILL lists 1",  # version 1 lies on the disk, but is not taken over
+        "SIGKILL lists 1",  # version 1 is on the disk, but is not adopted
         "SIGKILL save 8",  # a checkpoint is being written
         "SIGKILL write 13",  # a refresh is under way that the checkpoint of step 12 names
         "SIGTERM write 13",  # likewise, but there is time to save

@@ -20,7 +20,7 @@ from class_jax.training.logs import MetricLog
 from class_jax.training.profiling import traces
 
 STEPS = 30
-BAD_ANSWER = "\u2603"  # no passage or other question holds it, so its bytes are pieces of this answer alone
+BAD_ANSWER = "\u2603"  # no passage or other question holds it, so its bytes are pieces of only this answer
 BAD_QUESTIONS = {"fi-bad0", "ar-bad1"}
 
 

@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 # Distances [T, C] computed at once.
 _DISTANCES = 1 << 25
+# Rounds of Lloyd's algorithm.
+_ROUNDS = 12
 
 
 def assign(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
@@ -35,9 +37,7 @@ def _nearest(vectors: jax.Array, centroids: jax.Array, halves: jax.Array) -> jax
     return jnp.where(scores == best, jnp.arange(scores.shape[1], dtype=jnp.int32), scores.shape[1] - 1).min(axis=1)
 
 
-def kmeans(
-    vectors: np.ndarray, centroids: int, *, rounds: int = 12, seed: int = 0, progress: bool | None = None
-) -> np.ndarray:
+def kmeans(vectors: np.ndarray, centroids: int, *, seed: int = 0, progress: bool | None = None) -> np.ndarray:
     """Returns centroids [C, K] float32 of vectors [T, K] (Lloyd's algorithm, begun at vectors drawn at random).
 
     A centroid that loses all its vectors is moved to one of those that are farthest from their own.
@@ -46,7 +46,7 @@ def kmeans(
     generator = np.random.default_rng(seed)
     held = vectors[np.sort(generator.choice(len(vectors), min(centroids, len(vectors)), replace=False))].copy()
     hidden = None if progress is None else not progress
-    for _ in tqdm(range(rounds), desc="k-means", unit="round", disable=hidden, leave=False):
+    for _ in tqdm(range(_ROUNDS), desc="k-means", unit="round", disable=hidden, leave=False):
         at = assign(vectors, held)
         counts = np.bincount(at, minlength=len(held))
         order = np.argsort(at, kind="stable")

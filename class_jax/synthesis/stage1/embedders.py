@@ -217,7 +217,7 @@ class SimcseEmbedder:
         self, sentences: Sequence[str], language: str, links: Sequence[Sequence[str]] | None = None
     ) -> np.ndarray:
         """Embeds sentences; see `Embedder`."""
-        from class_jax.models.inference import pad_rows, round_up
+        from class_jax.models.inference import bucket_of, pad_rows
         from class_jax.synthesis.stage1.simcse import tokens_of
 
         del language, links
@@ -230,7 +230,7 @@ class SimcseEmbedder:
             batch = [rows[i] for i in chosen]
             # Few shapes, so that few are compiled: a short batch is filled with its last row.
             batch += [batch[-1]] * (self._batch - len(batch))
-            ids, lengths = pad_rows(batch, round_up(max(map(len, batch)), buckets))
+            ids, lengths = pad_rows(batch, bucket_of(max(map(len, batch)), buckets))
             vectors[chosen] = np.asarray(self._encode(self._params, ids, lengths))[: len(chosen)]
         return vectors
 

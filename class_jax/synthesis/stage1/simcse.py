@@ -49,7 +49,7 @@ from class_jax.models.class_model import (
     split,
 )
 from class_jax.models.config import ModelConfig
-from class_jax.models.inference import pad_rows, round_up
+from class_jax.models.inference import bucket_of, pad_rows
 from class_jax.training.data import check_vocabulary
 from class_jax.training.flags import rewrite_gin_flags
 from class_jax.training.logs import MetricLog
@@ -256,7 +256,7 @@ class Sentences:
         order = np.random.default_rng((config.seed, epoch)).permutation(len(self))
         chosen = order[place * config.batch_size : (place + 1) * config.batch_size]
         rows = [self._tokens[(self._ends[i - 1] if i else 0) : self._ends[i]] for i in chosen]
-        return pad_rows(rows, round_up(max(map(len, rows)), config.buckets))
+        return pad_rows(rows, bucket_of(max(map(len, rows)), config.buckets))
 
 
 def tokens_of(vocabulary: Vocabulary, text: str, max_tokens: int) -> np.ndarray:
