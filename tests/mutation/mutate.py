@@ -23,7 +23,7 @@ from cosmic_ray.config import ConfigDict
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkItem
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkItem, WorkResult
 from operators import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,39 +88,45 @@ def sample_work(database: WorkDB, module: Path, size: int, seed: int) -> int:
     return len(items)
 
 
-def survivors_of(session: Path) -> list[WorkItem]:
-    """The changes that an earlier session's tests did not notice."""
+def ran_out_of_time(result: WorkResult) -> bool:
+    """Whether the tests were stopped: the change makes an endless loop, or the machine was busy."""
+    return result.test_outcome == TestOutcome.KILLED and result.output == "timeout"
+
+
+def left_of(session: Path) -> list[WorkItem]:
+    """The changes that an earlier session's tests did not notice, or had no time to."""
     with use_db(session, WorkDB.Mode.open) as database:
-        return [item for item, result in database.completed_work_items if result.test_outcome == TestOutcome.SURVIVED]
+        return [
+            item
+            for item, result in database.completed_work_items
+            if result.test_outcome == TestOutcome.SURVIVED or ran_out_of_time(result)
+        ]
 
 
-def environment(checkout: Path) -> dict[str, str]:
+def environment(checkout: Path, out: Path) -> dict[str, str]:
     """What the tests of the copy need: its modules before the installed ones, and compiled programs kept."""
     return {
         "PYTHONPATH": str(checkout),
-        "JAX_COMPILATION_CACHE_DIR": str(checkout.parent / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str(out / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
 
 def report(database: WorkDB, choice: int | None) -> str:
-    """The counts, and what survived as diffs."""
+    """The counts, and what survived or ran out of time as changed lines."""
     done = database.completed_work_items
-    survived = [(item, result) for item, result in done if result.test_outcome == TestOutcome.SURVIVED]
-    broken = [result for _, result in done if result.test_outcome == TestOutcome.INCOMPETENT]
-    lines = [
-        f"{len(done)} mutants"
-        + (f" of {choice}" if choice is not None else "")
-        + f": {len(done) - len(survived) - len(broken)} killed, {len(survived)} survived, {len(broken)} not run"
-    ]
-    for item, result in survived:
-        mutation = item.mutations[0]
-        changed = [x for x in result.diff.splitlines() if x[:1] in "+-" and x[:3] not in ("+++", "---")]
-        lines.append(
-            f"\n{mutation.module_path}:{mutation.start_pos[0]} in {mutation.definition_name} ({mutation.operator_name})"
-        )
-        lines += changed
+    survived = [result.test_outcome == TestOutcome.SURVIVED for _, result in done]
+    stopped = [ran_out_of_time(result) for _, result in done]
+    killed = sum(result.test_outcome == TestOutcome.KILLED for _, result in done)
+    total = f"{len(done)} mutants" + ("" if choice is None else f" of {choice}")
+    lines = [f"{total}: {killed} killed ({sum(stopped)} of them by time), {sum(survived)} survived"]
+    for (item, result), lives, slow in zip(done, survived, stopped, strict=True):
+        if lives or slow:
+            mutation = item.mutations[0]
+            place = f"{mutation.module_path}:{mutation.start_pos[0]} in {mutation.definition_name}"
+            lines.append(f"\n{place} ({mutation.operator_name}){', by time' if slow else ''}")
+            lines += [x for x in result.diff.splitlines() if x[:1] in "+-" and x[:3] not in ("+++", "---")]
     return "\n".join(lines)
 
 
@@ -131,13 +137,17 @@ def main() -> int:
     parser.add_argument("--python", default=".venv/bin/python", help="runs the tests")
     parser.add_argument("--size", type=int, default=40, help="mutants; more than there are takes all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--out", type=Path, default=Path("runs/mutation"), help="folder of the session and the report")
-    parser.add_argument("--again", type=Path, help="a session: tests what survived in it, and nothing else")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/mutation"), help="of sessions, reports, compiled programs"
+    )
+    parser.add_argument(
+        "--again", type=Path, help="a session: tests what survived or ran out of time in it, and nothing else"
+    )
     given = parser.parse_args()
     check_operators()
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    again = None if given.again is None else survivors_of(given.again.resolve())
+    again = None if given.again is None else left_of(given.again.resolve())
     python = (ROOT / given.python).absolute()
     session = out / f"{given.module.replace('/', '.')}{'' if again is None else '.again'}.sqlite"
     session.unlink(missing_ok=True)
@@ -145,9 +155,8 @@ def main() -> int:
         checkout = Path(folder) / "checkout"
         copy_checkout(checkout)
         os.chdir(checkout)
-        os.environ |= environment(checkout)
+        os.environ |= environment(checkout, out)
         command = f"{python} -m pytest -x -p no:cacheprovider --durations=0 {' '.join(CONFIG['tests'][given.module])}"
-        run_tests(command, CONFIG["first_run_s"])  # compiles
         start = time.monotonic()
         outcome, output = run_tests(command, CONFIG["first_run_s"])
         seconds = time.monotonic() - start
@@ -161,7 +170,7 @@ def main() -> int:
             else:
                 database.add_work_items(again)
             config = ConfigDict(
-                {"test-command": command, "timeout": 60 + 4 * seconds, "distributor": {"name": "local"}}
+                {"test-command": command, "timeout": 120 + 10 * seconds, "distributor": {"name": "local"}}
             )
             execute(database, config)
             text = report(database, choice)
