@@ -5,7 +5,7 @@
     python benchmarks/step.py --time --cut 4 --torch --out cpu.json       # two CPU cores, beside plain PyTorch
     python benchmarks/step.py --time --size large --dtype bfloat16 --remat full --batch 64 --passages 100 \\
         --micro-batches 16 --peak-tflops 790 --out h200.json              # an accelerator
-    python benchmarks/step.py --compiled --size tiny --batch 16 --mesh 1 8 1  # memory and collectives, host devices
+    python benchmarks/step.py --compiled --size tiny --batch 16 --mesh 1 8 1  # memory and collectives, CPU devices
     python benchmarks/step.py --compare before.json after.json
     python benchmarks/step.py --profile trace ...                         # a trace for TensorBoard or Perfetto
 
@@ -94,7 +94,7 @@ def timing(given):
 
 
 def compiled(given):
-    """What the compiler says of both steps, on as many host devices as the mesh has."""
+    """What the compiler says of both steps, on as many CPU devices as the mesh has."""
     devices = math.prod(given.mesh)
     if devices < 1:
         raise SystemExit("--compiled needs a whole --mesh, such as 1 8 1")
@@ -183,7 +183,7 @@ def parser():
     what = made.add_mutually_exclusive_group()
     what.add_argument("--count", action="store_true", help="count FLOPs beside the reference's layout")
     what.add_argument("--time", action="store_true", help="time steps")
-    what.add_argument("--compiled", action="store_true", help="memory and collectives of a step on --mesh host devices")
+    what.add_argument("--compiled", action="store_true", help="memory and collectives of a step on --mesh CPU devices")
     what.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="compare two files")
     what.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of three steps there")
     made.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))

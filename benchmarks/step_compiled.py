@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Memory and collectives of a compiled step, on as many host devices as there would be accelerators."""
+"""Memory and collectives of a compiled step, on as many CPU devices as there would be accelerators."""
 
 import dataclasses
 

@@ -2,7 +2,7 @@
 """The collectives of a compiled step and the bytes that they move, read from the compiler's text.
 
 A loop's body counts as often as it runs (XLA notes the number of turns beside a `while`). Devices need not exist: a
-step compiled for eight host devices (`--xla_force_host_platform_device_count=8`) has the collectives of eight
+step compiled for eight CPU devices (`--xla_force_host_platform_device_count=8`) has the collectives of eight
 accelerators, except for what each backend's own passes join or split.
 """
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The class_jax Authors. SPDX-License-Identifier: Apache-2.0
-"""Batches for training: questions joined on the host with the passages of their current lists.
+"""Batches for training: questions joined, in NumPy, with the passages of their current lists.
 
 A batch is a function of (seed, step, question table, passage lists) and nothing else, so the saved state is
 a few numbers: a run resumed at any step, on any number of hosts, sees the batches it would have seen.
@@ -37,7 +37,7 @@ _NUMBERED_STAGES = {1: Stage.STAGE1.value, 2: Stage.END_TO_END.value}
 
 
 class Teacher(Protocol):
-    """A teacher that scores on the host, such as BM25; it reads English only."""
+    """A teacher that scores on the CPU, such as BM25; it reads English only."""
 
     def scores(self, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
         """Scores every question against every passage.
@@ -251,7 +251,7 @@ class Feed:
 
         Returns:
           NumPy arrays [B / hosts, ...] (`teacher_scores`: [B / hosts, B * N]). `teacher_scores` is set with a
-          teacher that scores on the host, the other teacher fields with teacher texts, slots with a packer; slots
+          teacher that scores on the CPU, the other teacher fields with teacher texts, slots with a packer; slots
           are the same on all hosts.
 
         Raises:

@@ -164,7 +164,7 @@ class CheckpointHook:
 
 
 class LogHook:
-    """Logs each step's metrics one step late, so that the device never waits for the host.
+    """Logs each step's metrics one step late, so that the device never waits for Python.
 
     Args:
       run: the run. log: where metrics are logged.

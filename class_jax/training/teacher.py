@@ -41,7 +41,7 @@ _TEXT_FILES = [f"{name}{part}.bin" for name in ("id", "title", "text") for part 
 class Bm25TeacherConfig:
     """BM25 as the English teacher, where there is no English model.
 
-    It scores the English questions against the batch's passages on the host, and retrieves each question's passages
+    It scores the English questions against the batch's passages on the CPU, and retrieves each question's passages
     before training. It does not read, so stage 1's term on the teacher's cross-attention is left out.
 
     Attributes:

@@ -75,7 +75,7 @@ def test_collectives_are_counted_as_often_as_loops_run():
 
 
 def test_collectives_of_a_compiled_program():
-    """On eight host devices: a scan of products whose kernels are cut gathers every kernel in every turn."""
+    """On eight CPU devices: a scan of products whose kernels are cut gathers every kernel in every turn."""
     code = """
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
