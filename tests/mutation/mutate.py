@@ -9,6 +9,7 @@ import ast
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,7 @@ def main() -> int:
     parser.add_argument(
         "--again", type=Path, help="a session: tests what survived or ran out of time in it, and nothing else"
     )
+    parser.add_argument("--only", help="pytest's -k: the tests that must notice, of the module's")
     given = parser.parse_args()
     check_operators()
     out = given.out.resolve()
@@ -156,7 +158,10 @@ def main() -> int:
         copy_checkout(checkout)
         os.chdir(checkout)
         os.environ |= environment(checkout, out)
-        command = f"{python} -m pytest -x -p no:cacheprovider --durations=0 {' '.join(CONFIG['tests'][given.module])}"
+        only = "" if given.only is None else f" -k {shlex.quote(given.only)}"
+        command = (
+            f"{python} -m pytest -x -p no:cacheprovider --durations=0{only} {' '.join(CONFIG['tests'][given.module])}"
+        )
         start = time.monotonic()
         outcome, output = run_tests(command, CONFIG["first_run_s"])
         seconds = time.monotonic() - start
