@@ -89,18 +89,18 @@ def sample_work(database: WorkDB, module: Path, size: int, seed: int) -> int:
     return len(items)
 
 
-def ran_out_of_time(result: WorkResult) -> bool:
-    """Whether the tests were stopped: the change makes an endless loop, or the machine was busy."""
-    return result.test_outcome == TestOutcome.KILLED and result.output == "timeout"
+def was_stopped(result: WorkResult) -> bool:
+    """Whether no test failed but the run ended: an endless loop, a busy machine, a process that was killed."""
+    return result.test_outcome == TestOutcome.KILLED and not re.search(r"\b\d+ (failed|error)", result.output)
 
 
 def left_of(session: Path) -> list[WorkItem]:
-    """The changes that an earlier session's tests did not notice, or had no time to."""
+    """The changes that an earlier session's tests did not notice, or where they were stopped."""
     with use_db(session, WorkDB.Mode.open) as database:
         return [
             item
             for item, result in database.completed_work_items
-            if result.test_outcome == TestOutcome.SURVIVED or ran_out_of_time(result)
+            if result.test_outcome == TestOutcome.SURVIVED or was_stopped(result)
         ]
 
 
@@ -115,18 +115,18 @@ def environment(checkout: Path, out: Path) -> dict[str, str]:
 
 
 def report(database: WorkDB, choice: int | None) -> str:
-    """The counts, and what survived or ran out of time as changed lines."""
+    """The counts, and what survived or was stopped as changed lines."""
     done = database.completed_work_items
     survived = [result.test_outcome == TestOutcome.SURVIVED for _, result in done]
-    stopped = [ran_out_of_time(result) for _, result in done]
-    killed = sum(result.test_outcome == TestOutcome.KILLED for _, result in done)
+    stopped = [was_stopped(result) for _, result in done]
+    killed = sum(result.test_outcome == TestOutcome.KILLED for _, result in done) - sum(stopped)
     total = f"{len(done)} mutants" + ("" if choice is None else f" of {choice}")
-    lines = [f"{total}: {killed} killed ({sum(stopped)} of them by time), {sum(survived)} survived"]
-    for (item, result), lives, slow in zip(done, survived, stopped, strict=True):
-        if lives or slow:
+    lines = [f"{total}: {killed} killed, {sum(survived)} survived, {sum(stopped)} stopped"]
+    for (item, result), lives, halted in zip(done, survived, stopped, strict=True):
+        if lives or halted:
             mutation = item.mutations[0]
             place = f"{mutation.module_path}:{mutation.start_pos[0]} in {mutation.definition_name}"
-            lines.append(f"\n{place} ({mutation.operator_name}){', by time' if slow else ''}")
+            lines.append(f"\n{place} ({mutation.operator_name}){', stopped' if halted else ''}")
             lines += [x for x in result.diff.splitlines() if x[:1] in "+-" and x[:3] not in ("+++", "---")]
     return "\n".join(lines)
 
@@ -142,7 +142,7 @@ def main() -> int:
         "--out", type=Path, default=Path("runs/mutation"), help="of sessions, reports, compiled programs"
     )
     parser.add_argument(
-        "--again", type=Path, help="a session: tests what survived or ran out of time in it, and nothing else"
+        "--again", type=Path, help="a session: tests what survived or was stopped in it, and nothing else"
     )
     parser.add_argument("--only", help="pytest's -k: the tests that must notice, of the module's")
     given = parser.parse_args()
