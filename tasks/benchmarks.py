@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from class_jax.errors import InputError
 from class_jax.questions import readers
-from class_jax.questions.question import Question, reader
+from class_jax.questions.question import Question, rereadable
 
 
 class _QuestionBuilder(tfds.core.GeneratorBasedBuilder):
@@ -121,7 +121,7 @@ def splits_of(name: str, data_dir: str | os.PathLike) -> list[str]:
     return sorted(_prepared(name, data_dir).info.splits, key=("train", "validation", "test").index)
 
 
-@reader
+@rereadable
 def read_benchmark(name: str, data_dir: str | os.PathLike, split: str) -> Iterator[Question]:
     """The questions of a split of a prepared benchmark.
 

@@ -230,6 +230,8 @@ class _Lines:
 class _Watched(io.RawIOBase):
     """A file that shows every block it reads to a callback."""
 
+    _file: io.RawIOBase | None = None  # so that one whose file can't be opened is closed without complaint
+
     def __init__(self, path: str | os.PathLike, on_bytes: Callable[[bytes | memoryview], None] | None):
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
         self._on_bytes = on_bytes
@@ -244,5 +246,6 @@ class _Watched(io.RawIOBase):
         return size
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         super().close()
